@@ -1,0 +1,34 @@
+"""What an author raises to tell the caller something, under fal's names.
+
+Any other exception is an accident: the caller reads a fixed text, and the traceback goes to the server's log.
+"""
+
+from __future__ import annotations
+
+
+class AppException(Exception):
+    """The app refuses, in its own words: `raise AppException("the GPU is too hot", status_code=503)`.
+
+    `status_code` is the HTTP status while nothing was sent yet, and `status` in the error event afterwards;
+    an int from 400 to 599, 500 by default. `ValueError` for any other.
+    """
+
+    def __init__(self, message: str, status_code: int = 500) -> None:
+        super().__init__(message)
+        if not 400 <= status_code <= 599:
+            raise ValueError(f"status_code={status_code!r}: an error's status is from 400 to 599")
+        self.message = message
+        self.status_code = status_code
+
+
+class FieldException(Exception):
+    """One field of the input is wrong, as only the model can know: `raise FieldException("size", "not free")`.
+
+    The caller gets 422 with `{"loc": ["body", field], "msg": message, "type": "value_error"}`, the shape of a
+    failed validation.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message

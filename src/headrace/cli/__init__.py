@@ -1,0 +1,52 @@
+"""The command line: `headrace serve`, `stream`, `run`, `apps`, `keys`, `models`, `demo`.
+
+    serve     start a node, or check the files it would serve
+    client    ask a running server: stream, run, apps
+    keys      create, list and revoke keys
+    models    the models that Headrace can fetch; `weights` does the fetching
+    demo      a real model in your terminal, and the lines to call it yourself
+    screen    how items look on a terminal and in a pipe
+    failures  what a command says when it cannot go on, and its exit status
+
+Every module is light to import; a command imports what it runs when it runs. Only `headrace.node`,
+`headrace.client` and `headrace.config` are called from here.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from headrace.cli import client, demo, keys, models, serve
+
+app = typer.Typer(
+    name="headrace",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help is up in a third of the time
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Run your models on your machine and stream what they make, as they make it.
+
+    \b
+    Try it:     headrace demo
+    Serve:      headrace serve app.py
+    Stream:     headrace stream owner/alias prompt="hello"
+    """
+
+
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.command("stream")(client.stream)
+app.command("run")(client.run)
+app.command("apps")(client.apps)
+app.add_typer(keys.app, name="keys")
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Run the command line. Exits with the command's status; 2 for a command that cannot be read."""
+    app()

@@ -1,0 +1,58 @@
+"""`headrace serve`: start a node, or with `--check` say what it would serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headrace import config
+from headrace.cli import parts
+from headrace.cli.failures import Failure, told
+
+
+def _flag(setting: str) -> str:
+    return config.SETTINGS[setting].help
+
+
+@told
+def serve(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="TARGET…", help=_flag("targets"), show_default=False)
+    ] = None,
+    host: Annotated[str | None, typer.Option(help=_flag("host"))] = None,
+    port: Annotated[str | None, typer.Option(help=_flag("port"))] = None,
+    data_dir: Annotated[Path | None, typer.Option(help=_flag("data_dir"))] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help=_flag("no_auth"))] = False,
+    alias: Annotated[list[str] | None, typer.Option(metavar="NEW=OLD", help=_flag("aliases"))] = None,
+    log_level: Annotated[str | None, typer.Option(help=_flag("log_level"))] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Load the files, print their apps and views, and leave.")
+    ] = False,
+) -> int:
+    """Serve the apps in the files or modules named, until Ctrl-C.
+
+    \b
+    Examples:
+        headrace serve app.py
+        headrace serve app.py:Chat models/flux.py --port 9000
+        headrace serve app.py --alias fal-ai/flux=me/flux
+        headrace serve app.py --check
+    """
+    settings = config.load(
+        {
+            "targets": targets,
+            "host": host,
+            "port": port,
+            "data_dir": data_dir,
+            "no_auth": no_auth or None,
+            "aliases": alias,
+            "log_level": log_level,
+        }
+    )
+    if not settings.targets:
+        raise Failure("nothing to serve; name a file, such as `headrace serve app.py`")
+    node = parts.node()
+    status: int = node.check(settings) if check else node.serve(settings)
+    return status

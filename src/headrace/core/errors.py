@@ -1,0 +1,134 @@
+"""Who is at fault, and what the caller is told: the one table of error types on our wire.
+
+A failure before the first event is an HTTP status with `{"detail", "error_type"}` (fal's request errors) or
+`{"detail": [...]}` (its validation errors); after it, the same facts travel in one `event: error`. Types that
+fal documents keep fal's names; ours are snake_case beside them. The type equals `X-Fal-Error-Type`.
+
+This file knows no HTTP library and no client: the SDK has its own tree of exceptions (`headrace.client.errors`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class Fault(enum.Enum):
+    """Whose doing a failure is, so that the right person reads about it."""
+
+    CALLER = "caller"  # the request: it will fail again until it is changed
+    APP = "app"  # the model's own code
+    RUNNER = "runner"  # the process that held the model
+    LOAD = "load"  # too much at once: the same request can work later
+    US = "headrace"  # Headrace itself
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorType:
+    """One row of the table."""
+
+    status: int  # the HTTP status while headers are held; `status` in the error event afterwards
+    fault: Fault
+    retryable: bool  # may the same request work if it is sent again, unchanged?
+    meaning: str
+
+
+_CALLER, _APP, _RUNNER, _LOAD, _US = Fault.CALLER, Fault.APP, Fault.RUNNER, Fault.LOAD, Fault.US
+
+ERROR_TYPES: Mapping[str, ErrorType] = {
+    # The caller's
+    "bad_request": ErrorType(400, _CALLER, False, "The request cannot be read as HTTP, or its Host is not ours."),
+    "unauthorized": ErrorType(401, _CALLER, False, "No key, an unknown key, or a revoked one."),
+    "forbidden": ErrorType(403, _CALLER, False, "The key or the page's origin may not do this."),
+    "not_found": ErrorType(404, _CALLER, False, "No such app, endpoint, view or request."),
+    "method_not_allowed": ErrorType(405, _CALLER, False, "The path exists; `Allow` names its methods."),
+    "payload_too_large": ErrorType(413, _CALLER, False, "The body is over the limit that the message names."),
+    "unsupported_media_type": ErrorType(415, _CALLER, False, "The body must be JSON and say so, uncompressed."),
+    "validation_error": ErrorType(422, _CALLER, False, "`detail` lists each wrong field: loc, msg, type."),
+    "request_header_fields_too_large": ErrorType(431, _CALLER, False, "A header, or all of them, over the limit."),
+    "uri_too_long": ErrorType(414, _CALLER, False, "The request target is over the limit."),
+    "client_disconnected": ErrorType(499, _CALLER, False, "Every reader left before the end."),
+    "client_cancelled": ErrorType(499, _CALLER, False, "The request was stopped on purpose."),
+    # The model's code
+    "runner_server_error": ErrorType(500, _APP, False, "The app raised; its traceback is in the server's log."),
+    "app_error": ErrorType(500, _APP, False, "The app refused, in its own words (AppException), its own status."),
+    "no_result": ErrorType(500, _APP, False, "The app ended without producing one item."),
+    "unserializable_item": ErrorType(500, _APP, False, "The app yielded what JSON cannot hold."),
+    "event_too_large": ErrorType(500, _APP, False, "The app yielded one item over `event_bytes_max`."),
+    # The process that held the model
+    "runner_disconnected": ErrorType(503, _RUNNER, True, "The runner's process died while it held the request."),
+    "runner_scheduling_failure": ErrorType(
+        503, _RUNNER, True, "No runner of the app is up: it is starting or failing."
+    ),
+    # Too much at once
+    "overloaded": ErrorType(429, _LOAD, True, "The app's waiting room is full; `Retry-After` says when to try."),
+    "request_timeout": ErrorType(504, _LOAD, True, "A deadline passed: for a slot, or for the whole request."),
+    "shutting_down": ErrorType(503, _LOAD, True, "The server is stopping; another or the next one will answer."),
+    # Ours
+    "internal_error": ErrorType(500, _US, True, "A fault in Headrace; the request id finds it in the log."),
+}
+
+
+class RequestError(Exception):
+    """A request that failed, in the words of the table.
+
+    `type` is a key of `ERROR_TYPES`. `status` and `retryable` default to the table's and may be overridden
+    where an app chose its own status. `detail` is what the body shows: the message, or a list of
+    `{"loc", "msg", "type"}` for a validation error. `headers` are added to an HTTP answer.
+    """
+
+    def __init__(
+        self,
+        type: str,
+        message: str,
+        *,
+        status: int | None = None,
+        retryable: bool | None = None,
+        detail: list[dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Raise `KeyError` for a type that the table does not have: a wire type is never made up on the spot."""
+        super().__init__(message)
+        row = ERROR_TYPES[type]
+        self.type = type
+        self.message = message
+        self.status = row.status if status is None else status
+        self.retryable = row.retryable if retryable is None else retryable
+        self.detail: str | list[dict[str, Any]] = message if detail is None else detail
+        self.headers = dict(headers or {})
+
+    @classmethod
+    def from_wire(cls, fields: Mapping[str, Any]) -> RequestError:
+        """Rebuild the error that `to_wire` wrote; an unknown type becomes `internal_error`."""
+        type_ = str(fields.get("type"))
+        return cls(
+            type_ if type_ in ERROR_TYPES else "internal_error",
+            str(fields.get("message", "")),
+            status=fields.get("status"),
+            retryable=fields.get("retryable"),
+            detail=fields.get("detail"),
+        )
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the error as a runner sends it to its node."""
+        fields: dict[str, Any] = {
+            "type": self.type,
+            "message": self.message,
+            "status": self.status,
+            "retryable": self.retryable,
+        }
+        if isinstance(self.detail, list):
+            fields["detail"] = self.detail
+        return fields
+
+
+class FileFault(Exception):
+    """A fault in a file that somebody serves, told as `FILE:LINE: message` before anything listens."""
+
+    def __init__(self, file: str, line: int, message: str) -> None:
+        super().__init__(f"{file}:{line}: {message}")
+        self.file = file
+        self.line = line
+        self.message = message

@@ -1,0 +1,99 @@
+"""Every bound there is, with its unit and its reason. Nothing in Headrace grows without one of these.
+
+Units come last in the names: `_bytes`, `_s` (seconds), `_max` (a count). Each can be set as `limits.NAME` in
+`headrace.toml`; the defaults are what the promises in the docs are tested with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: What one event costs beyond its text, in bytes: a Python bytes object, its place in a list, its framing.
+#: Counting it keeps a million two-byte events from passing as two megabytes.
+EVENT_OVERHEAD_BYTES = 64
+
+
+def event_cost(text_bytes: int) -> int:
+    """Return what one event of `text_bytes` counts against a window or a log. Node and runner must agree."""
+    return text_bytes + EVENT_OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one node."""
+
+    # --- what a caller may send -------------------------------------------------------------------------
+    #: Bytes of one request body. fal's inputs are prompts and URLs; files travel as uploads.
+    body_bytes_max: int = 10 * 1024 * 1024
+    #: Nesting of the JSON body. Deeper input breaks recursive parsers further in.
+    body_depth_max: int = 100
+    #: Bytes of the request target (path and query).
+    target_bytes_max: int = 8 * 1024
+    #: Bytes of one header line, of all of them, and their number.
+    header_bytes_max: int = 16 * 1024
+    headers_bytes_max: int = 32 * 1024
+    headers_max: int = 100
+    #: Seconds a connection may take to finish its headers: the answer to slowloris. nginx waits 60, we 10.
+    header_timeout_s: float = 10.0
+    #: Seconds without one new body byte before an upload is given up.
+    body_timeout_s: float = 30.0
+    #: Seconds an idle keep-alive connection stays open. nginx's default.
+    idle_timeout_s: float = 75.0
+    #: Open connections of one node; the next is closed at once. At about 10 KiB each this is some 100 MiB.
+    connections_max: int = 10_000
+
+    # --- waiting ----------------------------------------------------------------------------------------
+    #: Requests of one app that may wait for a slot; the next gets 429 with Retry-After.
+    waiting_max: int = 1_000
+    #: Seconds a request may wait for a slot when the caller names no start timeout.
+    slot_wait_s: float = 600.0
+    #: Seconds we hold a stream's headers, waiting for its first event, so that an early failure can still be
+    #: a real HTTP status. Also the time of the first heartbeat: proxies give up on silence after 15 to 60.
+    headers_hold_s: float = 10.0
+    #: The same when the caller gave a start timeout: held until a slot or that deadline, at most this.
+    headers_hold_start_timeout_s: float = 30.0
+    #: Seconds between heartbeats. fal's JavaScript client documents 15 between chunks.
+    heartbeat_s: float = 10.0
+    #: Seconds an input check may take in a runner whose loop is busy.
+    check_timeout_s: float = 30.0
+
+    # --- events -----------------------------------------------------------------------------------------
+    #: Bytes of one event. An image belongs behind a URL; fal-js parses large events in quadratic time.
+    event_bytes_max: int = 1024 * 1024
+    #: Bytes of events (by `event_cost`) a runner may make beyond what the pacing reader has taken: the window
+    #: of credit. About 1,700 token events.
+    window_bytes: int = 256 * 1024
+    #: Bytes `emit` may run ahead of the window on the event loop, where it cannot wait; then it raises.
+    emit_ahead_bytes_max: int = 4 * 1024 * 1024
+    #: The replay log of one request: bytes (by `event_cost`) and events; the last event is always kept.
+    replay_bytes_max: int = 1024 * 1024
+    replay_events_max: int = 16_384
+    #: Kernel send buffer of one client connection. Left alone it takes 4 MiB for a reader that never reads.
+    socket_buffer_bytes: int = 256 * 1024
+    #: Seconds a reader may take no byte at all before its stream is ended.
+    stall_timeout_s: float = 30.0
+    #: Seconds an ended stream may take to flush its error event before the connection is aborted.
+    flush_timeout_s: float = 5.0
+    #: Seconds between the error event and the FIN. Cut at once, Node lost the event in 6 of 8 tries.
+    cut_delay_s: float = 0.05
+
+    # --- the link to a runner ---------------------------------------------------------------------------
+    #: Bytes of payload in one frame; anything larger travels in pieces.
+    frame_bytes_max: int = 64 * 1024
+    #: Bytes of one message put together from pieces: a body, plus its head.
+    message_bytes_max: int = 16 * 1024 * 1024
+
+    # --- runners ----------------------------------------------------------------------------------------
+    #: Seconds a cancelled request may go on before its runner is retired.
+    cancel_grace_s: float = 5.0
+    #: Seconds between TERM and KILL for a runner that should leave.
+    kill_grace_s: float = 5.0
+    #: Seconds until a runner that failed to start is tried again: first, and at most (doubling).
+    restart_backoff_s: float = 1.0
+    restart_backoff_max_s: float = 60.0
+    #: Bytes of one line a runner prints; the rest of the line is dropped and counted.
+    output_line_bytes_max: int = 16 * 1024
+
+    # --- stopping ---------------------------------------------------------------------------------------
+    #: Seconds running requests may finish in after SIGTERM, before they are ended with `shutting_down`.
+    drain_s: float = 60.0

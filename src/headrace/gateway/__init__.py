@@ -1,0 +1,17 @@
+"""HTTP in, server-sent events out: the ASGI application and the protocol it runs on.
+
+    app       which path goes where; every failure becomes a JSON answer with a request id
+    protocol  uvicorn's HTTP protocol, guarded, with a way to write streams straight to the socket
+    guard     what is refused before a request is looked at: hosts, sizes, target forms
+    auth      who is calling
+    body      the request's JSON, read within its limits
+    calls     from an HTTP request to a live request: what run and stream have in common
+    run       the run view: the last item as one JSON answer
+    stream    the stream view: from the first event, or a real HTTP status, to the end
+    events    the one writer of server-sent events
+    ops       /health, /ready, /v1/apps, openapi.json
+    openapi   an app's schema document, its stream items included
+    answers   JSON answers and their headers
+
+The gateway knows core and the supervisor. It never parses an event and never imports a user's file.
+"""

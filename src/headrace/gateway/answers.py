@@ -1,0 +1,44 @@
+"""JSON answers: their bytes, their headers, and the shapes fal gives to errors (protocol section 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+import orjson
+
+from headrace.core.errors import RequestError
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+Answer: TypeAlias = tuple[int, Headers, bytes]
+
+
+def json_answer(status: int, body: bytes, request_id: str) -> Answer:
+    """Return an answer whose body is ready JSON."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-fal-request-id", request_id.encode("ascii")),
+    ]
+    return status, headers, body
+
+
+def value_answer(status: int, value: object, request_id: str) -> Answer:
+    """Return an answer whose body is `value` as JSON."""
+    return json_answer(status, orjson.dumps(value), request_id)
+
+
+def error_answer(error: RequestError, request_id: str) -> Answer:
+    """Return the HTTP form of a failure: `detail`, `error_type`, and the same type as a header."""
+    body: dict[str, Any] = {"detail": error.detail, "error_type": error.type}
+    if error.status >= 500:
+        body["request_id"] = request_id
+    status, headers, text = value_answer(error.status, body, request_id)
+    headers.append((b"x-fal-error-type", error.type.encode("ascii")))
+    headers += [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in error.headers.items()]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Key"))
+    return status, headers, text

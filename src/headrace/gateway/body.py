@@ -1,0 +1,113 @@
+"""The body of a request: read within its bounds and deadline, and JSON of a shape that can go further.
+
+What the JSON means is the app's to say: the runner validates it. Here it must be an object, not too deep for
+whatever parses it next, and said to be JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+
+import orjson
+
+from headrace.core.errors import RequestError
+from headrace.core.limits import Limits
+from headrace.gateway.answers import Receive
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_OPENING = ord("[")
+
+
+class ClientLeft(Exception):
+    """The client is gone before its request was complete: there is nobody to answer."""
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits) -> bytes:
+    """Return the body. Raises `RequestError` (413, 400 when it stalls) or `ClientLeft`."""
+    limit = limits.body_bytes_max
+    length = headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > limit:
+        raise _too_large(limit)
+    body = b""
+    while True:
+        try:
+            message = await asyncio.wait_for(receive(), limits.body_timeout_s)
+        except TimeoutError:
+            message_text = f"No byte of the body came within {limits.body_timeout_s:g} s."
+            raise RequestError("bad_request", message_text, status=408) from None
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        piece: bytes = message.get("body", b"")
+        body += piece
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return body
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError("payload_too_large", f"A body may have {limit} bytes; send files as uploads or URLs.")
+
+
+def check_media_type(headers: Mapping[str, str], body: bytes) -> None:
+    """Refuse a body that is compressed or does not say that it is JSON (415)."""
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise RequestError("unsupported_media_type", f"Content-Encoding {encoding!r} is not taken; send it plain.")
+    if not body:
+        return
+    media_type = headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise RequestError(
+            "unsupported_media_type",
+            f"The body must be JSON and say so: send 'Content-Type: application/json', not {media_type!r}.",
+        )
+
+
+def check_object(body: bytes, limits: Limits) -> bytes:
+    """Return the body as the JSON text of an object, `{}` for none. Raises `RequestError` (422)."""
+    if not body.strip():
+        return b"{}"
+    if is_too_deep(body, limits.body_depth_max):
+        raise _invalid(f"JSON nested deeper than {limits.body_depth_max} levels", "json_too_deep", [])
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _invalid(f"JSON decode error: {error.msg}", "json_invalid", [error.pos]) from None
+    if not isinstance(value, dict):
+        raise _invalid(f"the body must be a JSON object, not {_json_type(value)}", "dict_type", [])
+    return body
+
+
+def is_too_deep(body: bytes, depth_max: int) -> bool:
+    """Whether brackets nest deeper than `depth_max`, without recursion and in time linear in the bytes."""
+    if body.count(b"[") + body.count(b"{") <= depth_max:
+        return False
+    # One kind of bracket will do: a mismatch is no JSON, which the parser says better.
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _NOT_BRACKETS)
+    # Each round peels the innermost level off everywhere. What is left is deeper, or does not balance.
+    for _ in range(depth_max):
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
+            return False
+    depth = 0
+    for bracket in brackets:
+        depth += 1 if bracket == _OPENING else -1
+        if depth > depth_max:
+            return True
+    return False
+
+
+def _json_type(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _invalid(message: str, type_: str, loc: list[int]) -> RequestError:
+    # fal's shape: protocol.md 9.3, with the offset of the fault behind "body".
+    detail = [{"loc": ["body", *loc], "msg": message, "type": type_}]
+    return RequestError("validation_error", message, detail=detail)

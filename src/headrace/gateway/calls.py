@@ -1,0 +1,87 @@
+"""From an HTTP request to a live one: what the run and the stream view have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.core.errors import RequestError
+from headrace.core.limits import Limits
+from headrace.core.request import RequestId
+from headrace.core.routes import Route
+from headrace.gateway.answers import Answer, Receive, Scope, Send
+from headrace.gateway.body import check_media_type, check_object, read_body
+from headrace.gateway.protocol import OUTLET, Outlet
+from headrace.supervisor.dispatch import Dispatcher
+from headrace.supervisor.streams import LiveRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, with the id of the request it may become."""
+
+    id: RequestId
+    headers: dict[str, str]  # lower-case names; of a repeated header, the last
+    scope: Scope
+    receive: Receive
+    send: Send
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return str(self.scope["method"])
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded, without the query."""
+        return str(self.scope["path"])
+
+    @property
+    def outlet(self) -> Outlet:
+        """Where the answer of a stream is written; tells also when the client leaves."""
+        outlet: Outlet = self.scope["extensions"][OUTLET]
+        return outlet
+
+    async def answer(self, answer: Answer, *, is_last: bool = False) -> None:
+        """Send a whole answer; `is_last` closes the connection behind it (for a body that was not read)."""
+        status, headers, body = answer
+        if is_last:
+            headers = [*headers, (b"connection", b"close")]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2).
+        await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
+
+async def open_request(
+    call: Call, route: Route, dispatcher: Dispatcher, limits: Limits
+) -> tuple[LiveRequest, float | None]:
+    """Read and check the body, then open the request; return it and its start timeout.
+
+    Raises `RequestError` for every refusal, `ClientLeft` when nobody is there to be told.
+    """
+    start_timeout_s = start_timeout_of(call.headers)
+    body = await read_body(call.receive, call.headers, limits)
+    check_media_type(call.headers, body)
+    text = check_object(body, limits)
+    live = dispatcher.open(call.id, route, text, call.headers, start_timeout_s=start_timeout_s)
+    return live, start_timeout_s
+
+
+def start_timeout_of(headers: dict[str, str]) -> float | None:
+    """Return the seconds the caller gives us to find a slot, or None.
+
+    `X-Fal-Request-Start-Timeout` wins over the older `X-Fal-Request-Timeout`; it must exceed 0.1 (fal's docs).
+    """
+    name = "x-fal-request-start-timeout"
+    value = headers.get(name)
+    if value is None:
+        name = "x-fal-request-timeout"
+        value = headers.get(name)
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 < seconds <= 86_400:
+        raise RequestError("bad_request", f"The header {name} must be seconds over 0.1, not {value!r}.")
+    return seconds

@@ -1,0 +1,155 @@
+"""The one writer of server-sent events: from a position in a request's log to the bytes on a socket.
+
+It keeps to a subset of the format that every known client reads alike (design section 4): LF alone, ASCII, one
+`data:` line an event, never a part of an event in a write, heartbeats that end in one newline, no field that
+fal's clients stumble over. It never parses an event. It does not know what a stream's ending means for HTTP
+before the first byte: that is `gateway.stream`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from headrace.core.errors import RequestError
+from headrace.core.limits import Limits, event_cost
+from headrace.core.request import State
+from headrace.gateway.answers import Headers
+from headrace.gateway.protocol import Outlet
+from headrace.supervisor.streams import LiveRequest
+
+#: A comment, to keep proxies and clients from giving up on a silent model. It ends in ONE newline: a blank
+#: line here makes httpx-sse (and so fal_client) dispatch an empty event once any id has been seen.
+HEARTBEAT = b": ping\n"
+
+#: Bytes of events (by cost) joined into one write before we look again whether the reader keeps up.
+_WRITE_BYTES = 64 * 1024
+
+
+def stream_headers(request_id: str) -> Headers:
+    """Return the head of every stream. Never compressed; proxies are told not to buffer (nginx: X-Accel-…)."""
+    return [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache, no-transform"),
+        (b"x-accel-buffering", b"no"),
+        (b"x-fal-request-id", request_id.encode("ascii")),
+    ]
+
+
+def error_event(error: RequestError, request_id: str) -> bytes:
+    """Return the one event that tells a failure after the first byte (design rule 6)."""
+    told = {
+        "type": error.type,
+        "message": error.message,
+        "request_id": request_id,
+        "retryable": error.retryable,
+        "status": error.status,
+    }
+    # The standard library's encoder escapes whatever is not ASCII; this path is not hot.
+    return b"event: error\ndata: %b\n\n" % json.dumps({"error": told}, separators=(",", ":")).encode("ascii")
+
+
+class EventWriter:
+    """One reader of a request, writing what it reads to one client, at that client's pace.
+
+    `ended` resolves when the last byte is written or the client left. Until `begin` was called (by the first
+    event, or from outside) nothing is on the wire and `ended` may hold the error to answer with instead.
+    """
+
+    def __init__(self, live: LiveRequest, outlet: Outlet, limits: Limits) -> None:
+        self._live = live
+        self._outlet = outlet
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._position = 0
+        self._taken = 0  # by cost, of what was written
+        self._written_at = 0.0
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self.has_begun = False
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        outlet.on_ready = self._caught_up
+        outlet.on_lost = self._resolve
+
+    def begin(self) -> None:
+        """Send the headers; from now on silence is broken by heartbeats."""
+        if self.has_begun or self.ended.done():
+            return
+        self.has_begun = True
+        self._outlet.start(200, stream_headers(self._live.id))
+        self._written_at = self._loop.time()
+        self._heartbeat = self._loop.call_later(self._limits.heartbeat_s, self._beat)
+
+    def wake(self) -> None:
+        """Write what is new, unless the client is behind; then end, if the request is over."""
+        if self.ended.done():
+            return
+        if self._live.replay.end > self._position:
+            self._write_events()
+        if self._live.is_over and self._live.replay.end == self._position:
+            self._resolve()
+
+    def _write_events(self) -> None:
+        outlet, replay = self._outlet, self._live.replay
+        self.begin()
+        while self._position < replay.end and not outlet.is_paused:
+            texts = replay.since(self._position)
+            if replay.cost - self._taken > _WRITE_BYTES:
+                texts = _first_bytes(texts, _WRITE_BYTES)
+                self._taken += sum(map(event_cost, map(len, texts)))
+            else:
+                self._taken = replay.cost
+            self._position += len(texts)
+            outlet.write(b"data: %b\n\n" % b"\n\ndata: ".join(texts))
+        self._written_at = self._loop.time()
+        self._give_credit()
+
+    def _caught_up(self) -> None:
+        self._give_credit()
+        self.wake()
+
+    def _give_credit(self) -> None:
+        # What waits in the transport is still ours: credit is for what the kernel has taken.
+        self._live.took(self._position, self._taken - self._outlet.buffered_bytes)
+
+    def begin_in_silence(self) -> None:
+        """Send the headers and a first heartbeat: the model is still thinking."""
+        if not self.has_begun and not self.ended.done():
+            self.begin()
+            self._outlet.write(HEARTBEAT)
+
+    def _beat(self) -> None:
+        due_in = self._written_at + self._limits.heartbeat_s - self._loop.time()
+        if due_in <= 0:
+            if not self._outlet.is_paused:
+                self._outlet.write(HEARTBEAT)
+            self._written_at = self._loop.time()
+            due_in = self._limits.heartbeat_s
+        self._heartbeat = self._loop.call_later(due_in, self._beat)
+
+    def _resolve(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    async def close(self) -> None:
+        """Put the right end to what has begun: a clean one for success, an error event and a cut for all else."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        self._outlet.on_ready = self._outlet.on_lost = None
+        if not self.has_begun or self._outlet.is_lost:
+            return
+        if self._live.state is State.COMPLETED:
+            self._outlet.end()
+            return
+        error = self._live.error or RequestError("internal_error", "The stream was left without an ending.")
+        self._outlet.write(error_event(error, self._live.id))
+        await self._outlet.cut(self._limits)
+
+
+def _first_bytes(texts: list[bytes], size: int) -> list[bytes]:
+    """Return the first of `texts` that make up `size` bytes, at least one."""
+    total = 0
+    for count, text in enumerate(texts, 1):
+        total += len(text)
+        if total >= size:
+            return texts[:count]
+    return texts

@@ -1,0 +1,60 @@
+"""What operators and tools ask: is it alive, is it ready, what is served here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.core.routes import RouteTable
+from headrace.supervisor.dispatch import Dispatcher
+from headrace.supervisor.pool import Pool, PoolState
+
+
+def health() -> dict[str, Any]:
+    """`GET /health`: the process answers; nothing is said of the apps."""
+    return {"status": "ok"}
+
+
+def ready(dispatcher: Dispatcher) -> tuple[int, dict[str, Any]]:
+    """`GET /ready`: 200 when every app has a ready runner and the server is not stopping, else 503."""
+    apps = {name: _condition(pool) for name, pool in dispatcher.pools.items()}
+    is_ready = not dispatcher.is_draining and all(
+        pool.state is PoolState.READY for pool in dispatcher.pools.values()
+    )
+    return (200 if is_ready else 503), {"ready": is_ready, "stopping": dispatcher.is_draining, "apps": apps}
+
+
+def _condition(pool: Pool) -> dict[str, Any]:
+    condition: dict[str, Any] = {"state": pool.state.value, "runners": pool.runners, "waiting": pool.waiting}
+    if pool.fault is not None:
+        condition["fault"] = pool.fault
+    return condition
+
+
+def apps(routes: RouteTable, dispatcher: Dispatcher) -> dict[str, Any]:
+    """`GET /v1/apps`: every app, its state, and which views each endpoint has."""
+    return {
+        "apps": [
+            {
+                "name": app.name,
+                "doc": app.doc,
+                "state": dispatcher.pools[app.name].state.value,
+                "aliases": [new for new, old in routes.aliases.items() if old == app.name],
+                "endpoints": [
+                    {
+                        "path": endpoint.path,
+                        "doc": endpoint.doc,
+                        "views": {
+                            "run": _full(app.name, endpoint.run_path),
+                            "stream": _full(app.name, endpoint.stream_path),
+                        },
+                    }
+                    for endpoint in app.endpoints
+                ],
+            }
+            for app in routes.apps.values()
+        ]
+    }
+
+
+def _full(app: str, path: str | None) -> str | None:
+    return None if path is None else f"/{app}{path}"

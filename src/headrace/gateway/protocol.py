@@ -1,0 +1,243 @@
+"""uvicorn's HTTP protocol with what it lacks: a deadline for headers, bounds, our own refusals, and the outlet.
+
+An `Outlet` lets the stream route write gathered chunks straight to the transport, and learn at once that the
+client left or caught up: no coroutine is woken per event. It also ends a stream the way design rule 6 needs:
+a cut is flushed, then FIN, and `Connection: close` is never sent on a stream (with it, Node takes a cut for a
+clean end).
+
+uvicorn is pinned exactly because this file subclasses its protocol and touches the cycle of a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from headrace.core.errors import RequestError
+from headrace.core.limits import Limits
+from headrace.gateway.answers import Headers, error_answer
+from headrace.gateway.guard import Guard
+
+#: The ASGI extension under which an `Outlet` is found in `scope["extensions"]`.
+OUTLET = "headrace.outlet"
+
+
+class Outlet:
+    """Where a stream's bytes go: one response, written without waiting.
+
+    `on_ready` is called when a paused outlet takes bytes again, `on_lost` once when the client is gone.
+    """
+
+    __slots__ = ("_cycle", "_is_chunked", "_protocol", "is_lost", "on_lost", "on_ready")
+
+    def __init__(self, protocol: GuardedProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._is_chunked = True
+        self.is_lost = False
+        self.on_ready: Callable[[], None] | None = None
+        self.on_lost: Callable[[], None] | None = None
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the response's head is on its way."""
+        return self._cycle.response_started
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the response is complete."""
+        return self._cycle.response_complete
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether more than the transport's high-water mark (64 KiB) waits to be sent."""
+        return self._protocol.flow.write_paused
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes written and not yet taken by the kernel."""
+        return self._protocol.transport.get_write_buffer_size()
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Write the response's head. The body is chunked, for HTTP/1.0 it ends with the connection."""
+        cycle = self._cycle
+        self._is_chunked = cycle.scope["http_version"] != "1.0"
+        lines = [b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())]
+        lines += [b"%b: %b" % pair for pair in (*cycle.default_headers, *headers)]
+        if self._is_chunked:
+            lines.append(b"transfer-encoding: chunked")
+        cycle.response_started = True
+        self._protocol.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
+
+    def write(self, body: bytes) -> None:
+        """Write a piece of the body, whatever waits already; ask `is_paused` first."""
+        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked else body)
+
+    def end(self) -> None:
+        """End the body cleanly: for a client, that means success."""
+        cycle = self._cycle
+        if self._is_chunked:
+            self._protocol.transport.write(b"0\r\n\r\n")
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not (cycle.keep_alive and self._is_chunked):
+            self._protocol.transport.close()
+        cycle.on_response()
+
+    async def cut(self, limits: Limits) -> None:
+        """End the connection without ending the body, so that the client knows: flush, wait a moment, FIN."""
+        transport = self._protocol.transport
+        self._cycle.response_complete = True
+        if self.is_lost:
+            return
+        try:
+            async with asyncio.timeout(limits.flush_timeout_s):
+                while transport.get_write_buffer_size() and not self.is_lost:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(limits.cut_delay_s)
+            transport.close()
+        except TimeoutError:
+            transport.abort()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.is_lost = True
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One client connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        *,
+        guard: Guard,
+        new_id: Callable[[], str],
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self._guard = guard
+        self._limits = guard.limits
+        self._new_id = new_id
+        self._header_bytes = 0  # of the headers that are complete
+        self._unfinished_bytes = 0  # of a head whose end has not come
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._refusal: RequestError | None = None
+        self._outlets: list[Outlet] = []  # of the requests in hand; more than one when they are pipelined
+
+    # --- the connection ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound the kernel's buffer, refuse a connection too many, and start the clock for the headers."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        if len(self.connections) > self._limits.connections_max:
+            self.transport.abort()
+            return
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is not None:
+            # The kernel doubles what it is asked for (socket(7)).
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._limits.socket_buffer_bytes // 2)
+        self._start_header_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the stream, if one is being written."""
+        self._stop_header_clock()
+        super().connection_lost(exc)
+        for outlet in self._outlets:
+            outlet.lost()
+        self._outlets.clear()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        super().resume_writing()
+        for outlet in self._outlets:
+            if outlet.on_ready is not None:
+                outlet.on_ready()
+
+    def _start_header_clock(self) -> None:
+        self._stop_header_clock()
+        self._header_timer = self.loop.call_later(self._limits.header_timeout_s, self._headers_too_slow)
+
+    def _stop_header_clock(self) -> None:
+        self._unfinished_bytes = 0
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _headers_too_slow(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    # --- the head of a request --------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Begin a request, with its own count of header bytes."""
+        super().on_message_begin()
+        self._header_bytes = 0
+        if self._header_timer is None:
+            self._start_header_clock()
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target, within its bound."""
+        super().on_url(url)
+        self._or_refuse(self._guard.check_target_size, len(self.url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header, within the bounds."""
+        super().on_header(name, value)
+        size = len(name) + len(value) + 4
+        self._header_bytes += size
+        self._or_refuse(self._guard.check_header_size, size, self._header_bytes, len(self.headers))
+
+    def on_headers_complete(self) -> None:
+        """Check the head as a whole, then let the application have it, with an outlet."""
+        self._stop_header_clock()
+        self._or_refuse(self._guard.check_head, self.url, self.parser.get_http_version(), self.headers)
+        super().on_headers_complete()
+        outlet = Outlet(self, self.cycle)
+        self._outlets = [*(other for other in self._outlets if not other.is_done), outlet]
+        self.scope["extensions"] = {OUTLET: outlet}  # type: ignore[dict-item]
+
+    def _or_refuse(self, check: Callable[..., None], *values: object) -> None:
+        try:
+            check(*values)
+        except RequestError as refusal:
+            # The parser is left by an exception of its own; data_received then comes to send_400_response.
+            self._refusal = refusal
+            raise
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; bound a head that does not end, since httptools keeps an unfinished header to itself."""
+        super().data_received(data)
+        if self._header_timer is None:
+            return
+        self._unfinished_bytes += len(data)
+        if self._unfinished_bytes > self._limits.headers_bytes_max + self._limits.target_bytes_max:
+            message = f"The head of a request may have {self._limits.headers_bytes_max} bytes of headers."
+            self._refusal = RequestError("request_header_fields_too_large", message)
+            self.send_400_response(message)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot become a request, in JSON like every other answer, and hang up."""
+        if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
+            self.transport.close()  # in the midst of an answer: nothing can be said any more
+            return
+        refusal = self._refusal or RequestError("bad_request", msg)
+        status, headers, body = error_answer(refusal, self._new_id())
+        lines: Sequence[bytes] = [
+            b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode()),
+            *(b"%b: %b" % pair for pair in (*self.server_state.default_headers, *headers)),
+            b"connection: close",
+        ]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        self.transport.close()

@@ -1,0 +1,28 @@
+"""The run view: a request's last item, as one JSON answer."""
+
+from __future__ import annotations
+
+from headrace.core.limits import Limits
+from headrace.core.routes import Route
+from headrace.gateway.answers import json_answer
+from headrace.gateway.calls import Call, open_request
+from headrace.supervisor.dispatch import Dispatcher
+from headrace.supervisor.streams import EndWaiter
+
+
+async def run(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits) -> None:
+    """Answer with the result, or raise the `RequestError` that ended the request.
+
+    A client that leaves detaches its reader, which cancels the request: a run is nobody's once its caller went.
+    """
+    live, _ = await open_request(call, route, dispatcher, limits)
+    waiter = EndWaiter(live)
+    live.attach(waiter)
+    call.outlet.on_lost = lambda: live.detach(waiter)
+    if call.outlet.is_lost:
+        live.detach(waiter)
+    try:
+        result = await waiter.wait()
+    finally:
+        live.detach(waiter)
+    await call.answer(json_answer(200, result, call.id))

@@ -1,0 +1,16 @@
+"""The child process that runs one app: `python -m headrace.runner --fd N --target SPEC`.
+
+    __main__  the process: signals, the death signal, the loop
+    load      from a target to apps; every way this fails is a FileFault
+    link      the socket: frames of one loop turn in one write, big messages in pieces
+    serve     what each frame does: setup, check, start, cancel, leave
+    inputs    a request's body, validated; what is wrong with it, in fal's shape
+    call      one attempt while it runs: its credit, its items, its one ending
+    invoke    the four kinds of endpoint, run and always closed
+    interrupt the last word to code that neither yields nor emits
+    inherit   carries the current call into threads started below it
+    encode    items to ASCII JSON
+    blame     an author's exceptions to errors on the wire; tracebacks to the log
+
+User code lives here and nowhere else. The standard output is the author's: the protocol has its own socket.
+"""

@@ -1,0 +1,83 @@
+"""Items to the text of events: one JSON object, on one line, in pure ASCII.
+
+Why ASCII: it makes the text independent of every decoder on the way, and no line separator (U+2028) or half a character can
+ever cut an event. This file knows no stream.
+"""
+
+from __future__ import annotations
+
+import re
+from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
+from typing import Any, Final
+
+import orjson
+from pydantic_core import PydanticSerializationError
+
+from headrace.core.errors import RequestError
+
+_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
+_BRACE: Final = ord("{")
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
+
+#: How the serializers' messages begin, and what we say. Only types are named: an item's contents are not ours to tell.
+_REASONS: Final = (
+    (re.compile(r"Type is not JSON serializable: (\S+)"), "a value of type {}"),
+    (re.compile(r"Unable to serialize unknown type: <class '([^']+)'>"), "a value of type {}"),
+    (re.compile(r"Dict key must "), "a dict key that is not a str"),
+    (re.compile(r"Integer exceeds"), "an int beyond 64 bits"),
+    (re.compile(r".*surrogates not allowed"), "a str with half of a surrogate pair"),
+    (re.compile(r"(?i).*(recursion|circular reference)"), "a value inside itself, or nested too deeply"),
+)
+
+
+def encode_item(item: object, event_bytes_max: int) -> bytes:
+    """Return an item as the text of an event.
+
+    Pydantic models are written by their own serializers, by alias; dataclasses, numpy arrays and scalars,
+    datetimes, UUIDs and enums as orjson does; NaN and infinities as null. What is no JSON object becomes `{"output": item}`.
+
+    Raises `RequestError`: `unserializable_item`, naming the type of the value that JSON cannot hold, or
+    `event_too_large`.
+    """
+    try:
+        if type(item) is dict or not hasattr(type(item), "__pydantic_serializer__"):
+            text = orjson.dumps(item, _default, _OPTIONS)
+        else:
+            text = _by_pydantic(item)
+    except (orjson.JSONEncodeError, PydanticSerializationError, ValueError) as error:
+        raise RequestError("unserializable_item", _what_is_wrong(item, error)) from error
+    if text[0] != _BRACE:
+        text = b'{"output":%b}' % text
+    if not text.isascii():
+        text = _NOT_ASCII.sub(_escape, text.decode()).encode("ascii")
+    if len(text) > event_bytes_max:
+        message = f"The app made one item of {len(text)} bytes; at most {event_bytes_max} are allowed."
+        raise RequestError("event_too_large", message)
+    return text
+
+
+def _by_pydantic(item: Any) -> bytes:
+    text: bytes = item.__pydantic_serializer__.to_json(item, by_alias=True)
+    return text
+
+
+def _default(value: Any) -> Any:
+    """Take what orjson leaves: models inside other values, and arrays that are not plain numpy ones."""
+    if hasattr(type(value), "__pydantic_serializer__"):
+        return orjson.Fragment(_by_pydantic(value))
+    if hasattr(type(value), "__array__") and hasattr(value, "tolist"):
+        return value.tolist()  # a tensor, or numpy's non-contiguous arrays
+    raise TypeError
+
+
+def _escape(run: re.Match[str]) -> str:
+    escaped: str = encode_basestring_ascii(run[0])
+    return escaped[1:-1]
+
+
+def _what_is_wrong(item: object, error: Exception) -> str:
+    for link in (error.__cause__, error):
+        for pattern, words in _REASONS:
+            if link is not None and (found := pattern.match(str(link))):
+                return f"The app made an item that JSON cannot hold: {words.format(*found.groups())}."
+    return f"The app made an item of type {type(item).__name__} that could not be written as JSON."

@@ -1,0 +1,7 @@
+"""What a node keeps on disk.
+
+    port      what the rest of the node may ask of the store: protocols alone
+    keyfile   the keys, in DATA_DIR/keys.json
+
+Private. The gateway and the supervisor know `port`; only `headrace.node` knows which store stands behind it.
+"""

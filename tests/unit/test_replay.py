@@ -1,0 +1,77 @@
+"""The bounded log of events."""
+
+import pytest
+
+from headrace.core.limits import EVENT_OVERHEAD_BYTES
+from headrace.core.replay import Replay
+
+
+def log_of(*texts: bytes, bytes_max: int = 10_000, events_max: int = 1_000) -> Replay:
+    replay = Replay(bytes_max=bytes_max, events_max=events_max)
+    for text in texts:
+        replay.append(text)
+    return replay
+
+
+def test_a_reader_takes_what_lies_behind_its_position():
+    replay = log_of(b"a", b"b", b"c")
+
+    assert replay.since(0) == [b"a", b"b", b"c"]
+    assert replay.since(2) == [b"c"]
+    assert replay.since(3) == []
+    assert (replay.first, replay.end, replay.last) == (0, 3, b"c")
+
+
+def test_an_empty_log_has_no_last_event():
+    replay = log_of()
+
+    assert (replay.last, replay.end, replay.since(0)) == (None, 0, [])
+
+
+def test_the_log_keeps_at_most_its_events_and_the_newest_ones():
+    replay = log_of(*(b"%d" % number for number in range(100)), events_max=16)
+
+    kept = replay.since(replay.first)
+    assert len(kept) <= 16
+    assert kept == [b"%d" % number for number in range(replay.first, 100)]
+
+
+def test_the_log_keeps_at_most_its_bytes():
+    replay = log_of(*(b"x" * 100 for _ in range(1_000)), bytes_max=5_000)
+
+    assert replay.kept <= 5_000
+    assert replay.kept == sum(len(text) + EVENT_OVERHEAD_BYTES for text in replay.since(replay.first))
+
+
+def test_the_last_event_is_kept_even_when_it_alone_is_over_the_bound():
+    replay = log_of(b"small", b"x" * 50_000, bytes_max=1_000)
+
+    assert replay.last == b"x" * 50_000
+    assert replay.end - replay.first == 1
+
+
+def test_what_the_pacing_reader_has_not_taken_is_never_dropped():
+    replay = Replay(bytes_max=1_000, events_max=8)
+    replay.pace = 0
+    for number in range(50):
+        replay.append(b"%d" % number)
+    before = replay.since(0)
+    replay.pace = 40
+    replay.append(b"50")
+
+    assert before == [b"%d" % number for number in range(50)]
+    assert replay.first >= 40 - 8
+    assert replay.since(40) == [b"%d" % number for number in range(40, 51)]
+
+
+def test_a_position_the_log_has_passed_is_told():
+    replay = log_of(*(b"x" for _ in range(50)), events_max=8)
+
+    with pytest.raises(LookupError, match="no longer here"):
+        replay.since(0)
+
+
+def test_the_cost_counts_every_event_ever_made():
+    replay = log_of(*(b"x" * 10 for _ in range(100)), events_max=8)
+
+    assert replay.cost == 100 * (10 + EVENT_OVERHEAD_BYTES)
