@@ -4,7 +4,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCH_READY := $(VENV)/bench/.ready
 ARGS ?=
 
 # The first of these that is a Python we run on.
@@ -38,8 +37,8 @@ format: $(READY) ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) $(BENCH_READY) ## Measure, against others where there are any (ARGS goes to the benchmark)
-	$(BIN)/python -m bench $(ARGS)
+bench: $(READY) ## Measure us and our peers side by side (ARGS=--quick for a smoke run)
+	$(BIN)/python bench/run.py $(ARGS)
 
 dist: $(READY) ## Build the wheel into dist/
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
@@ -65,9 +64,4 @@ $(BIN)/uv: requirements/bootstrap.txt
 $(READY): $(BIN)/uv requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt || $(UNREACHABLE)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@touch $@
-
-$(BENCH_READY): $(BIN)/uv requirements/bench.txt
-	@test -x $(VENV)/bench/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(VENV)/bench
-	@$(BIN)/uv pip install --quiet --python $(VENV)/bench/bin/python --require-hashes -r requirements/bench.txt || $(UNREACHABLE)
 	@touch $@

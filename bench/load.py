@@ -15,7 +15,9 @@ RECEIVE_BYTES = 256 * 1024
 ANSWER_S = 10.0
 
 END_OF_EVENT = b"\n\n"
-END_OF_BODY = b"\r\n0\r\n\r\n"
+END_OF_HEAD = b"\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+END_OF_BODY = b"\r\n" + LAST_CHUNK  # in a whole answer, where the last chunk follows a line
 
 
 class BadAnswer(Exception):
@@ -39,7 +41,7 @@ def answer_of(port: int, request: bytes) -> bytes:
                 raise BadAnswer(f"cut after {answer[:400]!r}")
             answer += piece
             _check_status(answer)
-    return answer.partition(b"\r\n\r\n")[2]
+    return answer.partition(END_OF_HEAD)[2]
 
 
 def _check_status(answer: bytes | bytearray) -> None:
@@ -91,18 +93,22 @@ class Streams:
         if size == 0:
             self._close(descriptor)
             return
-        if descriptor in self._silent:
-            _check_status(buffer[:size])
-            self._silent.discard(descriptor)
-        self.events += buffer.count(END_OF_EVENT, 0, size)
+        start = self._end_of_head(descriptor, size) if descriptor in self._silent else 0
+        self.events += buffer.count(END_OF_EVENT, start, size)
         if descriptor in self._half:
             self._half.discard(descriptor)
             self.events += buffer[0] == 0x0A
         if buffer[size - 1] == 0x0A:
-            if buffer.endswith(END_OF_BODY, 0, size):
+            if buffer.endswith(LAST_CHUNK, start, size):
                 self._close(descriptor)
             elif buffer[size - 2] != 0x0A:
                 self._half.add(descriptor)
+
+    def _end_of_head(self, descriptor: int, size: int) -> int:
+        """Return where the body begins in a stream's first piece; raise BadAnswer when it is no stream."""
+        self._silent.discard(descriptor)
+        _check_status(self._buffer[:size])
+        return self._buffer.index(END_OF_HEAD, 0, size) + len(END_OF_HEAD)
 
     def _close(self, descriptor: int) -> None:
         self._epoll.unregister(descriptor)
@@ -167,8 +173,16 @@ class Callers:
                     self.answers += 1
                     caller.ask()
 
+    def finish(self, deadline: float) -> None:
+        """Take the answers that are on their way, so that nobody is left in the middle of one."""
+        waiting = set(self._callers)
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for descriptor, _ in self._epoll.poll(left):
+                if self._callers[descriptor].read(self.first_events_s):
+                    waiting.discard(descriptor)
+
     def close(self) -> None:
-        """Leave; answers on their way are dropped."""
+        """Leave."""
         for caller in self._callers.values():
             caller.connection.close()
         self._epoll.close()

@@ -75,12 +75,15 @@ def call_window(running: Running, load: Load, seconds: float) -> Window:
         began, answers, first_events = time.perf_counter(), callers.answers, len(callers.first_events_s)
         cpu_ns = running.tree.cpu_ns()
         callers.call_until(time.monotonic() + seconds)
-        return Window(
+        window = Window(
             count=callers.answers - answers,
             cpu_ns=running.tree.cpu_ns() - cpu_ns,
             seconds=time.perf_counter() - began,
             first_events_s=tuple(callers.first_events_s[first_events:]),
         )
+
+        callers.finish(time.monotonic() + DRAIN_S)
+        return window
 
 
 def bytes_per_stream(running: Running) -> float:

@@ -116,8 +116,13 @@ def _cell(rows: dict[tuple[str, str], Row], subject: str, measure: str) -> str:
     if row is None:
         return "–"
     if ours is None or subject == OURS:
-        return f"{row.value:.3g}"
-    return f"{row.value:.3g} ({row.value / ours.value:.2g}×)"
+        return figure(row.value)
+    return f"{figure(row.value)} ({figure(row.value / ours.value)}×)"
+
+
+def figure(value: float) -> str:
+    """Return about three digits, and never an exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def regime_table(rows: Sequence[Row]) -> str:
@@ -125,7 +130,7 @@ def regime_table(rows: Sequence[Row]) -> str:
     return _table(
         ["workload", "server", "median", "lowest", "highest", "events per receive"],
         [
-            [row.measure, row.subject, f"{row.value:.3g}", f"{row.low:.3g}", f"{row.high:.3g}", f"{regime:.1f}"]
+            [row.measure, row.subject, figure(row.value), figure(row.low), figure(row.high), f"{regime:.1f}"]
             for row in rows
             if (regime := row.events_per_receive) is not None
         ],
@@ -142,7 +147,7 @@ def bars_table(rows: Sequence[Row]) -> str:
             continue
         reached = theirs / ours
         least, goal = (f"≥ {bound:g}×" if bound else "–" for bound in (bar.least, bar.goal))
-        lines.append([bar.measure, bar.against, f"{reached:.2g}×", least, goal, _verdict(bar, reached)])
+        lines.append([bar.measure, bar.against, f"{figure(reached)}×", least, goal, _verdict(bar, reached)])
     return _table(["measure", "against", "reached", "bar", "goal", ""], lines) if lines else ""
 
 

@@ -14,9 +14,10 @@ import secrets
 from pathlib import Path
 from typing import Any, Literal
 
-import headrace
 import xllamacpp
 from pydantic import BaseModel, Field, model_validator
+
+import headrace
 
 SLOTS = 4
 CONTEXT_TOKENS = 1024  # for each slot: the prompt and the answer together
@@ -72,8 +73,8 @@ class SmolLM2(headrace.App, name="headrace/smollm2", max_multiplexing=SLOTS):
         params.api_keys = [secrets.token_hex()]  # the engine's own HTTP port on loopback is not for use
         try:
             self.engine = xllamacpp.Server(params)
-        except RuntimeError as error:
-            raise RuntimeError(f"{GGUF} is missing or damaged; run: headrace models pull smollm2") from error
+        except RuntimeError:
+            raise RuntimeError(f"{GGUF} is missing or damaged; run: headrace models pull smollm2") from None
 
     @headrace.endpoint("/", emits=Delta)
     def chat(self, input: Chat) -> Answer:

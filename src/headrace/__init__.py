@@ -1,1 +1,103 @@
-"""x"""
+"""Headrace: your model, your machine, every token as it is made.
+
+    authoring   App, endpoint, emit, Request; Cancelled, AppException, FieldException
+    calling     stream, run, stream_async, run_async; Client and AsyncClient for more than one server
+    errors      HeadraceError and what derives from it; `headrace.client.errors` has the tree
+    fal_client  the same calls under fal-client's names: `from headrace import fal_client`
+
+Each name is imported when it is first used: a caller needs no pydantic, a model no HTTP library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace import fal_client
+    from headrace.app import App, AppException, Cancelled, FieldException, Request, emit, endpoint
+    from headrace.client import (
+        APIError,
+        AsyncClient,
+        AuthenticationError,
+        BadCredentials,
+        Client,
+        ConnectionFailed,
+        ConnectTimeout,
+        DeadlinePassed,
+        EventTimeout,
+        HeadraceError,
+        InvalidInput,
+        NotFound,
+        Overloaded,
+        PermissionDenied,
+        ProtocolError,
+        ReadTimeout,
+        StreamCut,
+        StreamError,
+        Timeout,
+        TLSFailed,
+        run,
+        run_async,
+        stream,
+        stream_async,
+    )
+
+    __version__: str
+
+__all__ = [
+    "APIError",
+    "App",
+    "AppException",
+    "AsyncClient",
+    "AuthenticationError",
+    "BadCredentials",
+    "Cancelled",
+    "Client",
+    "ConnectTimeout",
+    "ConnectionFailed",
+    "DeadlinePassed",
+    "EventTimeout",
+    "FieldException",
+    "HeadraceError",
+    "InvalidInput",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "ProtocolError",
+    "ReadTimeout",
+    "Request",
+    "StreamCut",
+    "StreamError",
+    "TLSFailed",
+    "Timeout",
+    "__version__",
+    "emit",
+    "endpoint",
+    "fal_client",
+    "run",
+    "run_async",
+    "stream",
+    "stream_async",
+]
+
+_AUTHORING = frozenset({"App", "AppException", "Cancelled", "FieldException", "Request", "emit", "endpoint"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("headrace")
+    elif name == "fal_client":
+        value = import_module("headrace.fal_client")
+    else:
+        value = getattr(import_module("headrace.app" if name in _AUTHORING else "headrace.client"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

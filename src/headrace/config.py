@@ -187,7 +187,8 @@ class Setting:
     @property
     def help(self) -> str:
         """The line that `--help` shows."""
-        return f"{self.meaning} [{self.env}]" if self.env else self.meaning
+        sources = [self.env] if self.env else []
+        return f"{self.meaning} [{'; '.join([*sources, f'default {self.default}'])}]"
 
 
 def _limit_settings() -> Iterator[Setting]:
@@ -344,5 +345,5 @@ def _is_loopback(host: str) -> bool:
 
 def _shown(value: object) -> str:
     """Return a value short enough for one line, whatever somebody put there."""
-    text = ", ".join(value) if isinstance(value, tuple) else repr(value)
+    text = ", ".join(map(repr, value)) if isinstance(value, list | tuple) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

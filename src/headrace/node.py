@@ -121,13 +121,14 @@ async def _load(config: Config) -> list[Loaded]:
 async def _load_one(target: str, config: Config) -> Loaded:
     process = await RunnerProcess.start(target, config.limits)
     try:
-        apps = await asyncio.wait_for(process.link.hello, AppSpec.startup_timeout)
+        apps = await asyncio.wait_for(process.link.hello, config.limits.load_timeout_s)
     except BaseException as error:
         await process.kill()
         if isinstance(error, RequestError):
             raise StartFault(f"{target}: the process that imports it died; its output stands above") from None
         if isinstance(error, TimeoutError):
-            raise StartFault(f"{target}: importing it took longer than {AppSpec.startup_timeout:g} s") from None
+            limit_s = config.limits.load_timeout_s
+            raise StartFault(f"{target}: importing it took longer than {limit_s:g} s") from None
         raise
     return Loaded(target, process, apps)
 

@@ -71,7 +71,8 @@ def test_many_flat_brackets_are_cheap_and_not_deep():
 
 
 @pytest.mark.parametrize(
-    "media_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/ld+json"]
+    "media_type",
+    ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/ld+json"],
 )
 def test_json_media_types_are_taken(media_type):
     check_media_type({"content-type": media_type}, b"{}")

@@ -85,6 +85,11 @@ def describe(cls: type[App]) -> LoadedApp:
     return LoadedApp(cls, spec, {endpoint.spec.path: endpoint for endpoint in endpoints})
 
 
+def has_endpoints(cls: type[App]) -> bool:
+    """Whether a class has an endpoint, of its own or inherited."""
+    return bool(_marked(cls))
+
+
 def _marked(cls: type[App]) -> dict[str, Callable[..., Any]]:
     """Return the marked methods, inherited ones first; an override without a mark hides the one below."""
     members: dict[str, Any] = {}
@@ -103,7 +108,7 @@ def _marked(cls: type[App]) -> dict[str, Callable[..., Any]]:
 
 
 def _mark(member: object) -> object:
-    return getattr(member, MARK, None)
+    return getattr(getattr(member, "__wrapped__", member), MARK, None)
 
 
 def _describe_endpoint(name: str, method: Callable[..., Any]) -> Endpoint:

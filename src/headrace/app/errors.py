@@ -13,6 +13,10 @@ class AppException(Exception):
     an int from 400 to 599, 500 by default. `ValueError` for any other.
     """
 
+    # Also on the class: an author's subclass may forget to call our __init__.
+    message: str = ""
+    status_code: int = 500
+
     def __init__(self, message: str, status_code: int = 500) -> None:
         super().__init__(message)
         if not 400 <= status_code <= 599:
@@ -27,6 +31,9 @@ class FieldException(Exception):
     The caller gets 422 with `{"loc": ["body", field], "msg": message, "type": "value_error"}`, the shape of a
     failed validation.
     """
+
+    field: str = ""
+    message: str = ""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")

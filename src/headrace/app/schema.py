@@ -41,12 +41,16 @@ def item_schema(members: Sequence[Any]) -> Schema:
     """Return the schema of an item that is one of `members`, as it is on the wire."""
     if not members or any(member in _UNTYPED for member in members):
         return ANY_OBJECT
-    mode: Literal["serialization"] = "serialization"
-    inputs = [(at, mode, TypeAdapter[Any](member)) for at, member in enumerate(members)]
-    by_member, shared = TypeAdapter.json_schemas(inputs)
-    defs = shared.get("$defs", {})
-    schemas = [_as_object(by_member[at, mode], defs) for at in range(len(members))]
-    schema: dict[str, Any] = dict(schemas[0]) if len(schemas) == 1 else {"anyOf": schemas}
+    if len(members) == 1:
+        schema = TypeAdapter[Any](members[0]).json_schema(mode="serialization")
+        defs = schema.pop("$defs", {})
+        schema = dict(_as_object(schema, defs))
+    else:
+        mode: Literal["serialization"] = "serialization"
+        inputs = [(at, mode, TypeAdapter[Any](member)) for at, member in enumerate(members)]
+        by_member, shared = TypeAdapter.json_schemas(inputs)
+        defs = shared.get("$defs", {})
+        schema = {"anyOf": [_as_object(by_member[at, mode], defs) for at in range(len(members))]}
     return {**schema, "$defs": defs} if defs else schema
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import typer
 
 from headrace.cli import client, demo, keys, models, serve
+from headrace.cli.help import examples
 
 app = typer.Typer(
     name="headrace",
@@ -24,25 +25,22 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # plain help is up in a third of the time
     pretty_exceptions_enable=False,
+    epilog=examples(
+        "headrace demo", "headrace serve app.py", "headrace stream owner/alias prompt='Why is the sky blue?'"
+    ),
 )
 
 
 @app.callback()
 def _root() -> None:
-    """Run your models on your machine and stream what they make, as they make it.
-
-    \b
-    Try it:     headrace demo
-    Serve:      headrace serve app.py
-    Stream:     headrace stream owner/alias prompt="hello"
-    """
+    """Run your models on your machine and stream what they make, as they make it."""
 
 
-app.command("serve")(serve.serve)
-app.command("demo")(demo.demo)
-app.command("stream")(client.stream)
-app.command("run")(client.run)
-app.command("apps")(client.apps)
+app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
+app.command("stream", epilog=client.STREAM_EXAMPLES)(client.stream)
+app.command("run", epilog=client.RUN_EXAMPLES)(client.run)
+app.command("apps", epilog=client.APPS_EXAMPLES)(client.apps)
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 

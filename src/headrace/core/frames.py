@@ -23,6 +23,9 @@ _HEAD: Final = struct.Struct(">IBI")
 HEAD_BYTES: Final = _HEAD.size
 MORE: Final = 0x80
 
+#: What a waiting piece costs beyond its bytes. Counting it keeps a peer from filling memory with empty ones.
+_PIECE_OVERHEAD_BYTES: Final = 128
+
 
 class Kind(enum.IntEnum):
     """Every message of the link. The second word of each comment is its payload."""
@@ -106,7 +109,7 @@ class FrameReader:
     def _join(self, kind: int, stream: int, payload: bytes) -> bytes | None:
         key = (kind & ~MORE, stream)
         if kind & MORE:
-            self._unfinished_bytes += len(payload)
+            self._unfinished_bytes += len(payload) + _PIECE_OVERHEAD_BYTES
             if self._unfinished_bytes > self._message_bytes_max:
                 raise BadFrame(f"unfinished messages of more than {self._message_bytes_max} bytes")
             self._unfinished.setdefault(key, []).append(payload)
@@ -114,6 +117,6 @@ class FrameReader:
         parts = self._unfinished.pop(key, None)
         if parts is None:
             return payload
-        self._unfinished_bytes -= sum(map(len, parts))
+        self._unfinished_bytes -= sum(map(len, parts)) + len(parts) * _PIECE_OVERHEAD_BYTES
         parts.append(payload)
         return b"".join(parts)

@@ -39,6 +39,8 @@ class Limits:
     body_timeout_s: float = 30.0
     #: Seconds an idle keep-alive connection stays open. nginx's default.
     idle_timeout_s: float = 75.0
+    #: Seconds we read on, and throw away, after refusing a request that was not read to its end.
+    linger_s: float = 1.0
     #: Open connections of one node; the next is closed at once. At about 10 KiB each this is some 100 MiB.
     connections_max: int = 10_000
 
@@ -84,6 +86,8 @@ class Limits:
     message_bytes_max: int = 16 * 1024 * 1024
 
     # --- runners ----------------------------------------------------------------------------------------
+    #: Seconds a file may take to import. Heavy libraries on a cold disk take minutes.
+    load_timeout_s: float = 600.0
     #: Seconds a cancelled request may go on before its runner is retired.
     cancel_grace_s: float = 5.0
     #: Seconds between TERM and KILL for a runner that should leave.

@@ -181,6 +181,8 @@ class RouteTable:
 
     def app_of(self, path: str) -> tuple[AppSpec, str]:
         """Return the app a URL path belongs to and what follows its name. Raises `UnknownPath`."""
+        if path.startswith("//"):
+            raise UnknownPath(f"Path {path} not found: one slash separates its parts")
         try:
             id_ = parse_endpoint_id(path)
         except ValueError as error:

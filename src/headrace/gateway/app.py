@@ -44,8 +44,10 @@ class Gateway:
         try:
             await self._answer(call)
         except RequestError as error:
-            # What the client still sends of a body that is too large, or stalls, is not waited for.
-            await call.answer(error_answer(error, call.id), is_last=error.status in {408, 413})
+            if error.status in {408, 413}:  # a body that stalls, or is too large, is not waited for
+                call.outlet.answer_and_leave(error_answer(error, call.id))
+            else:
+                await call.answer(error_answer(error, call.id))
         except ClientLeft:
             pass
         except Exception:  # the last line: a fault of ours costs this request alone, and says its id

@@ -41,11 +41,9 @@ class Call:
         outlet: Outlet = self.scope["extensions"][OUTLET]
         return outlet
 
-    async def answer(self, answer: Answer, *, is_last: bool = False) -> None:
-        """Send a whole answer; `is_last` closes the connection behind it (for a body that was not read)."""
+    async def answer(self, answer: Answer) -> None:
+        """Send a whole answer."""
         status, headers, body = answer
-        if is_last:
-            headers = [*headers, (b"connection", b"close")]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2).
         await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})

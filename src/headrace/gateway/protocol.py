@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import http
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn import Config
@@ -22,11 +22,13 @@ from uvicorn.server import ServerState
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
-from headrace.gateway.answers import Headers, error_answer
+from headrace.gateway.answers import Answer, Headers, error_answer
 from headrace.gateway.guard import Guard
 
 #: The ASGI extension under which an `Outlet` is found in `scope["extensions"]`.
 OUTLET = "headrace.outlet"
+
+_CLOSE = (b"connection", b"close")
 
 
 class Outlet:
@@ -69,12 +71,11 @@ class Outlet:
         """Write the response's head. The body is chunked, for HTTP/1.0 it ends with the connection."""
         cycle = self._cycle
         self._is_chunked = cycle.scope["http_version"] != "1.0"
-        lines = [b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())]
-        lines += [b"%b: %b" % pair for pair in (*cycle.default_headers, *headers)]
+        headers = [*cycle.default_headers, *headers]
         if self._is_chunked:
-            lines.append(b"transfer-encoding: chunked")
+            headers.append((b"transfer-encoding", b"chunked"))
         cycle.response_started = True
-        self._protocol.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        self._protocol.transport.write(_head(status, headers))
 
     def write(self, body: bytes) -> None:
         """Write a piece of the body, whatever waits already; ask `is_paused` first."""
@@ -106,6 +107,11 @@ class Outlet:
         except TimeoutError:
             transport.abort()
 
+    def answer_and_leave(self, answer: Answer) -> None:
+        """Answer a request whose body was not read to its end, and close the connection behind it."""
+        self._cycle.response_started = self._cycle.response_complete = True
+        self._protocol.answer_and_leave(answer)
+
     def lost(self) -> None:
         """The connection is gone."""
         self.is_lost = True
@@ -133,6 +139,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unfinished_bytes = 0  # of a head whose end has not come
         self._header_timer: asyncio.TimerHandle | None = None
         self._refusal: RequestError | None = None
+        self._is_lingering = False  # answered for good; what still comes is thrown away
         self._outlets: list[Outlet] = []  # of the requests in hand; more than one when they are pipelined
 
     # --- the connection ---------------------------------------------------------------------------------
@@ -218,6 +225,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; bound a head that does not end, since httptools keeps an unfinished header to itself."""
+        if self._is_lingering:
+            return
         super().data_received(data)
         if self._header_timer is None:
             return
@@ -227,17 +236,32 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refusal = RequestError("request_header_fields_too_large", message)
             self.send_400_response(message)
 
+    # --- refusals ---------------------------------------------------------------------------------------
+
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot become a request, in JSON like every other answer, and hang up."""
-        if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()  # in the midst of an answer: nothing can be said any more
             return
-        refusal = self._refusal or RequestError("bad_request", msg)
-        status, headers, body = error_answer(refusal, self._new_id())
-        lines: Sequence[bytes] = [
-            b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode()),
-            *(b"%b: %b" % pair for pair in (*self.server_state.default_headers, *headers)),
-            b"connection: close",
-        ]
-        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
-        self.transport.close()
+        self.answer_and_leave(error_answer(self._refusal or RequestError("bad_request", msg), self._new_id()))
+
+    def answer_and_leave(self, answer: Answer) -> None:
+        """Write an answer to a request that was not read to its end, and close without losing the answer.
+
+        Closing at once would reset the connection, since the client still sends, and take the answer with it
+        (RFC 9112, section 9.6): so only our half is closed, and what comes is thrown away for a moment.
+        """
+        status, headers, body = answer
+        self._stop_header_clock()
+        self.transport.write(_head(status, [*self.server_state.default_headers, *headers, _CLOSE]) + body)
+        self._is_lingering = True
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(self._limits.linger_s, self.transport.close)
+
+
+def _head(status: int, headers: Headers) -> bytes:
+    lines = [b"HTTP/1.1 %d %b" % (status, http.HTTPStatus(status).phrase.encode())]
+    lines += [b"%b: %b" % pair for pair in headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"

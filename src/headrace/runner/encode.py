@@ -1,13 +1,13 @@
 """Items to the text of events: one JSON object, on one line, in pure ASCII.
 
-Why ASCII: it makes the text independent of every decoder on the way, and no line separator (U+2028) or half a character can
-ever cut an event. This file knows no stream.
+Why ASCII: it makes the text independent of every decoder on the way, and no line separator (U+2028) and no half
+of a character can ever cut an event. This file knows no stream.
 """
 
 from __future__ import annotations
 
 import re
-from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 import orjson
@@ -19,7 +19,8 @@ _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
 _BRACE: Final = ord("{")
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
-#: How the serializers' messages begin, and what we say. Only types are named: an item's contents are not ours to tell.
+#: How the serializers' messages begin, and what we say. Only types are named: what an item holds is not
+#: ours to tell.
 _REASONS: Final = (
     (re.compile(r"Type is not JSON serializable: (\S+)"), "a value of type {}"),
     (re.compile(r"Unable to serialize unknown type: <class '([^']+)'>"), "a value of type {}"),
@@ -34,7 +35,8 @@ def encode_item(item: object, event_bytes_max: int) -> bytes:
     """Return an item as the text of an event.
 
     Pydantic models are written by their own serializers, by alias; dataclasses, numpy arrays and scalars,
-    datetimes, UUIDs and enums as orjson does; NaN and infinities as null. What is no JSON object becomes `{"output": item}`.
+    datetimes, UUIDs and enums as orjson does; NaN and infinities as null. What is no JSON object becomes
+    `{"output": item}`.
 
     Raises `RequestError`: `unserializable_item`, naming the type of the value that JSON cannot hold, or
     `event_too_large`.

@@ -61,6 +61,12 @@ class Pool:
         self._runners: dict[int, Runner] = {}  # those that are ready, by number
         self._waiting: dict[LiveRequest, None] = {}  # an ordered set: first come, first served
         self._numbers = 0
+        # Set while a runner is wanted: always, but for min_concurrency=0, where the first request asks for it.
+        self._demand = asyncio.Event()
+        if app.min_concurrency > 0:
+            self._demand.set()
+        else:
+            self.state = PoolState.READY  # it is imported; that is all this app keeps up
         self._tasks: asyncio.TaskGroup | None = None
 
     @property
@@ -99,6 +105,7 @@ class Pool:
             )
         self._waiting[live] = None
         live.on_cancel = self._withdraw
+        self._demand.set()
         self._assign()
         if live in self._waiting:
             self._let_wait(live, start_timeout_s)
@@ -176,6 +183,7 @@ class Pool:
     async def _keep(self, process: RunnerProcess | None) -> None:
         failures = 0
         while True:
+            await self._demand.wait()
             try:
                 runner = await self._bring_up(process)
             except (FileFault, RequestError, TimeoutError, OSError) as error:
@@ -227,7 +235,9 @@ class Pool:
             await self._see_off(runner)
         elif self._tasks is not None:
             self._tasks.create_task(self._see_off(runner), name=f"end of runner {runner.process.pid}")
-        if not self.runners:
+        if self.app.min_concurrency == 0 and not self._waiting:
+            self._demand.clear()
+        elif not self.runners:
             self.state = PoolState.RESTARTING
 
     async def _see_off(self, runner: Runner) -> None:

@@ -1,0 +1,227 @@
+"""`headrace demo`: a real model in your terminal, and the lines to call it yourself.
+
+The server is a child process like any other `headrace serve`, with a folder and a key of its own that are gone
+when it ends: the demo touches neither the user's keys nor a server that runs already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final, Never
+
+import typer
+
+import headrace
+from headrace.cli import parts, weights
+from headrace.cli.failures import Failure, told
+from headrace.cli.help import examples
+from headrace.config import Config
+
+EXAMPLES = examples(
+    "headrace demo", "headrace demo --once", "headrace demo --model ~/models/other.gguf --port 9000"
+)
+
+HOST: Final = "127.0.0.1"
+APP: Final = "headrace/smollm2"
+PROMPT: Final = "Explain in three sentences why the sky is blue."
+
+#: Seconds until the model must be loaded. A warm start takes one or two, a cold disk some more.
+START_TIMEOUT_S: Final = 120.0
+
+#: Seconds the server may take to leave; it drains for one.
+STOP_TIMEOUT_S: Final = 15.0
+
+#: Lines of the server's log that are shown when it fails.
+_LOG_LINES: Final = 15
+
+
+@told
+def demo(
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE.gguf", help="Another chat model, in llama.cpp's format.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Leave after one stream.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to try first.")] = 8080,
+) -> None:
+    """Fetch a small language model, serve it, and stream an answer. Then try it yourself.
+
+    The first run downloads 93 MB; after that it needs no network.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    parts.need_engine()
+    gguf = _own_model(model) if model else _pulled_model()
+    with _served(gguf, port) as server:
+        _stream_once(server)
+        if once:
+            return
+        typer.echo(_invitation(server))
+        with contextlib.suppress(KeyboardInterrupt):
+            server.process.wait()
+            raise Failure(f"the server ended by itself:\n{server.log_tail()}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """The demo's server."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    key: str
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def log_tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        return "\n".join(f"  {line}" for line in lines)
+
+    def is_ready(self) -> bool:
+        """Ask `/ready`: 200 once the model is loaded. Raises `Failure` when it cannot be."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        try:
+            connection.request("GET", "/ready")
+            answer = connection.getresponse()
+            facts = json.load(answer)
+        except OSError:  # it does not listen yet
+            return False
+        finally:
+            connection.close()
+        if fault := facts["apps"][APP].get("fault"):
+            raise Failure(f"the model did not start: {fault}")
+        return answer.status == 200
+
+
+@contextlib.contextmanager
+def _served(gguf: Path, port: int) -> Iterator[_Server]:
+    """Serve the example until the block ends."""
+    node = parts.node()
+    free: int | None = node.next_free_port(HOST, port - 1)
+    if free is None:
+        raise Failure(f"port {port} and the hundred after it are taken; name another with --port")
+    if free != port:
+        _tell(f"port {port} is taken; using {free}")
+    with tempfile.TemporaryDirectory(prefix="headrace-demo-") as folder:
+        _, key = node.keys(Config(data_dir=Path(folder))).create("demo")
+        log = Path(folder) / "serve.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "headrace", "serve", str(example()), "--host", HOST),
+                    *("--port", str(free), "--data-dir", folder, "--log-level", "warning"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,  # away from a headrace.toml that is meant for another server
+                env=_environment(gguf),
+                process_group=0,  # Ctrl-C is for us; we end it when we are done
+            )
+        try:
+            server = _Server(process, free, key, log)
+            _wait_until_ready(server)
+            yield server
+        finally:
+            _stop(process)
+
+
+def _environment(gguf: Path) -> dict[str, str]:
+    """Return ours, less what is meant for another server."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    return {**ours, "SMOLLM2_GGUF": str(gguf), "HEADRACE_DRAIN_S": "1"}
+
+
+def _wait_until_ready(server: _Server) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not server.is_ready():
+        if server.process.poll() is not None:
+            raise Failure(f"the server did not start:\n{server.log_tail()}")
+        if time.monotonic() >= deadline:
+            raise Failure(f"the model was not loaded in {START_TIMEOUT_S:.0f} s:\n{server.log_tail()}")
+        time.sleep(0.02)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _stream_once(server: _Server) -> None:
+    """Stream one prompt to the screen, as joined text even where stdout is a pipe: it is for reading."""
+    from headrace.cli.client import asking
+    from headrace.cli.screen import TerminalScreen
+
+    typer.secho(f"> {PROMPT}", bold=True)
+    with asking(server.url, server.key) as client, contextlib.closing(TerminalScreen(sys.stdout)) as screen:
+        for item in client.stream(APP, {"prompt": PROMPT, "max_tokens": 160}):
+            screen.show(item)
+
+
+def _invitation(server: _Server) -> str:
+    """Return the server's address and key, and lines that work when they are pasted."""
+    python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
+    return f"""
+url  {server.url}
+key  {server.key}
+
+curl -N {server.url}/{APP}/stream \\
+  -H 'Authorization: Key {server.key}' -H 'Content-Type: application/json' \\
+  -d '{{"prompt": "Tell me a story."}}'
+
+{python} -c "
+import headrace
+client = headrace.Client(url='{server.url}', key='{server.key}')
+for item in client.stream('{APP}', {{'prompt': 'Tell me a story.'}}):
+    print(item.get('delta', ''), end='', flush=True)
+"
+
+Ctrl-C stops the server."""
+
+
+def example() -> Path:
+    """Return the demo's app: beside the package in a wheel, at the root of a checkout."""
+    package = Path(headrace.__file__).parent
+    for folder in (package / "examples", package.parents[1] / "examples"):
+        if (folder / "smollm2.py").is_file():
+            return folder / "smollm2.py"
+    raise Failure("examples/smollm2.py is not in this install; reinstall headrace")
+
+
+def _pulled_model() -> Path:
+    model = weights.MODELS["smollm2"]
+    return weights.path_of(model) if weights.is_present(model) else weights.pull(model, _tell)
+
+
+def _own_model(path: Path) -> Path:
+    if not path.is_file():
+        raise Failure(f"{path} is not a file; --model takes a .gguf")
+    return path.absolute()
+
+
+def _tell(line: str) -> None:
+    typer.secho(line, err=True, dim=True)
+
+
+def _leave(number: int, _frame: FrameType | None) -> Never:
+    """End as Ctrl-C does, the server first."""
+    sys.exit(128 + number)

@@ -1,0 +1,163 @@
+"""HTTP exchanges over aiohttp: open, read, close, with every foreign error made one of ours.
+
+The asyncio twin of `_urllib3`. aiohttp finds the way and takes the chunks out (in C); its own ideas of time are
+off, for they would end a stream after five minutes. Knows nothing of items.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from headrace.client import errors
+from headrace.client._answer import Head, cut, not_http
+from headrace.client._request import PIECE_BYTES, Patience, Request, Target
+
+#: Bytes of a header line, as many as the sync shell takes.
+_LINE_BYTES_MAX: Final = 64 * 1024
+
+
+class Sessions:
+    """One aiohttp session for each event loop, closed when its loop ends.
+
+    aiohttp binds connections to the loop they were made in, and complains of those nobody closed. So each
+    session is held by an asynchronous generator: the loop itself finishes those before it ends
+    (`loop.shutdown_asyncgens`, which `asyncio.run` calls), and so it does when the client is collected earlier.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.proxy = target.proxy
+        self._target = target
+        self._by_loop: dict[
+            asyncio.AbstractEventLoop, tuple[AsyncGenerator[aiohttp.ClientSession, None], aiohttp.ClientSession]
+        ] = {}
+
+    async def get(self) -> aiohttp.ClientSession:
+        """Return the session of the running loop."""
+        loop = asyncio.get_running_loop()
+        if (held := self._by_loop.get(loop)) is None or held[1].closed:
+            self._by_loop = {other: held for other, held in self._by_loop.items() if not other.is_closed()}
+            holder = _hold_session(self._target)
+            held = self._by_loop[loop] = holder, await anext(holder)
+        return held[1]
+
+    async def close(self) -> None:
+        """Close the session of the running loop."""
+        if held := self._by_loop.pop(asyncio.get_running_loop(), None):
+            await held[0].aclose()
+
+
+async def _hold_session(target: Target) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    proxy = target.proxy
+    is_tls = "https:" in {target.url[:6], proxy.url[:6] if proxy else ""}
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0,
+            # Made anew, so that SSL_CERT_FILE and SSL_CERT_DIR are read now and not when aiohttp was imported.
+            ssl=ssl.create_default_context() if is_tls else True,
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,  # see _proxy
+        max_line_size=_LINE_BYTES_MAX,
+        max_field_size=_LINE_BYTES_MAX,
+        read_bufsize=PIECE_BYTES,
+    )
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+class Exchange:
+    """One request and its answer. Owns the connection from the head of the answer to its end, or to `close`."""
+
+    def __init__(self, request: Request, response: aiohttp.ClientResponse) -> None:
+        self.head = Head(response.status, {name.lower(): value for name, value in response.headers.items()})
+        self._request = request
+        self._response = response
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
+        if response.connection is not None and (protocol := response.connection.protocol) is not None:
+            # From here on `read` watches the time, and only while somebody waits.
+            protocol.read_timeout = None
+            protocol.start_timeout()
+
+    @classmethod
+    async def open(cls, sessions: Sessions, request: Request, patience: Patience, waited_s: float) -> Exchange:
+        """Send a request, once, and return with the head of the answer. Raises `HeadraceError`."""
+        session = await sessions.get()
+        connect_s, read_s = patience.to_connect(waited_s), patience.to_read(waited_s)
+        proxy = sessions.proxy
+        try:
+            response = await session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                data=request.body,
+                headers=request.headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=read_s),
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=None if proxy is None else proxy.headers,
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _typed(error, request, patience, waited_s) from error
+        return cls(request, response)
+
+    async def read(self, patience: Patience, waited_s: float) -> bytes:
+        """Return the next bytes of the body, b"" at its end. Raises `HeadraceError`."""
+        content = self._response.content
+        try:
+            limit = patience.to_read(waited_s)
+            if limit is None:
+                return await content.readany()
+            async with asyncio.timeout(limit):
+                return await content.readany()
+        except TimeoutError as error:
+            raise patience.read_expired(self._request, waited_s, self.head.request_id) from error
+        except (aiohttp.ClientError, OSError) as error:
+            if self._is_closed:  # by another task: nobody wants the rest
+                return b""
+            # aiohttp tells of a cut before it hands over what came before it: we want that first.
+            if rest := content._read_nowait(-1):  # noqa: SLF001
+                return rest
+            raise cut(self._request, self.head, str(error)) from error
+
+    def close(self) -> None:
+        """Close the connection, now. After a whole answer it is given back already."""
+        self._is_closed = True
+        if self._loop.is_closed():
+            return
+        if _is_running(self._loop):
+            self._response.close()
+        else:  # collected in another thread
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._response.close)
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def _typed(error: Exception, request: Request, patience: Patience, waited_s: float) -> errors.HeadraceError:
+    """Say in our words what kept an answer from beginning."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return patience.connect_expired(request, waited_s)
+    if isinstance(error, TimeoutError):
+        return patience.read_expired(request, waited_s)
+    if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
+        return errors.TLSFailed(f"{request}: {error}")
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return errors.ConnectionFailed(f"{request}: through the proxy: {error.status} {error.message}")
+    if isinstance(error, (aiohttp.ClientConnectionError, OSError)):
+        return errors.ConnectionFailed(f"{request}: {error}")
+    return not_http(request, error)

@@ -1,0 +1,114 @@
+"""The process: what must be set before an author's file is imported, the loop, and a sure way out.
+
+    python -m headrace.runner --fd 7 --target examples/hello_stream.py
+
+`--fd` is a connected stream socket, inherited from the node. `--limits` is a JSON object of those fields of
+`core.limits.Limits` that differ from the defaults. It exits with 0 after SIGTERM or the node's end, with 1 after
+a FAULT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from headrace.core.errors import FileFault
+from headrace.core.frames import Kind, pieces
+from headrace.core.limits import Limits
+from headrace.runner import inherit
+from headrace.runner.load import load
+from headrace.runner.serve import fault_payload, serve
+
+#: Seconds that a thread of Python may hold the GIL while others want it. With the default of 5 ms and four
+#: CPU-bound generators, a new stream's first event took 75 ms; with this, 4.
+SWITCH_INTERVAL_S: Final = 0.000_5
+
+#: Seconds the interpreter may take to end (atexit, threads that are not ours) before it is ended.
+EXIT_S: Final = 0.5
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main() -> int:
+    """Run one runner to its end and return the exit status."""
+    arguments = _arguments()
+    limits = Limits(**json.loads(arguments.limits))
+    _prepare_process()
+    sock = _take_socket(arguments.fd)
+    inherit.install()
+    try:
+        apps = load(arguments.target)
+    except FileFault as fault:
+        with contextlib.suppress(OSError):  # the node is gone: nobody to tell
+            payload = fault_payload(fault, fault.__cause__ or fault)
+            sock.sendall(b"".join(pieces(Kind.FAULT, 0, payload, limits.frame_bytes_max)))
+        return 1
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        status, has_ended = runner.run(serve(sock, apps, limits))
+        _leave_for_sure(status, after_s=EXIT_S if has_ended else 0)
+    return status
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m headrace.runner", description="A runner of one node.")
+    parser.add_argument("--fd", type=int, required=True, help="the socket to the node")
+    parser.add_argument("--target", required=True, help="path/file.py, path/file.py:Class or module:Class")
+    parser.add_argument("--limits", default="{}", help="JSON: limits other than the defaults")
+    return parser.parse_args()
+
+
+def _prepare_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's to answer
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if sys.platform == "linux":  # a node killed with -9 takes its runners along, even one busy in an import
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a print() is a log line now, not at the next 8 KiB
+
+
+def _take_socket(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    # Neither a command nor a forked worker of the author's may hold the link open: its EOF is the death notice.
+    os.set_inheritable(fd, False)
+    os.register_at_fork(after_in_child=lambda: os.close(fd))
+    return sock
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+def _leave_for_sure(status: int, *, after_s: float) -> None:
+    """End the process after `after_s` seconds even if an author's thread does not let the interpreter end."""
+
+    def end() -> None:
+        time.sleep(after_s)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+    if after_s:
+        threading.Thread(target=end, daemon=True).start()
+    else:
+        end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""An author's exceptions to errors on the wire, and their tracebacks to the log.
+
+The caller reads what an author said on purpose (`AppException`, `FieldException`) and nothing else: an
+unexpected exception's text can hold a path, a prompt or a password.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import traceback
+from typing import Final
+
+from headrace.app.context import Cancelled
+from headrace.app.errors import AppException, FieldException
+from headrace.core.errors import ERROR_TYPES, RequestError
+
+#: Characters of one traceback in the log: the ends of a deep one tell enough.
+TRACEBACK_CHARS_MAX: Final = 16_384
+#: Characters of what an author tells the caller in one error.
+MESSAGE_CHARS_MAX: Final = 4_096
+
+
+def error_of(raised: BaseException, request_id: str) -> RequestError:
+    """Return what the caller is told about an exception out of an author's code; log what was not meant."""
+    if isinstance(raised, RequestError):
+        return raised
+    if isinstance(raised, AppException):
+        return RequestError("app_error", legible(raised.message), status=raised.status_code)
+    if isinstance(raised, FieldException):
+        field, message = legible(raised.field), legible(raised.message)
+        detail = [{"loc": ["body", field], "msg": message, "type": "value_error"}]
+        return RequestError("validation_error", message, detail=detail)
+    if isinstance(raised, Cancelled):  # raised by hand: nobody had cancelled the request
+        return RequestError("client_cancelled", "The app stopped the request.")
+    log(f"request {request_id} failed in the app's code", raised)
+    return RequestError("runner_server_error", "Internal Server Error")
+
+
+def ending_of(reason: str) -> RequestError:
+    """Return the error that ends a request cancelled for `reason`, a type of the table."""
+    type_ = reason if reason in ERROR_TYPES else "client_cancelled"
+    return RequestError(type_, ERROR_TYPES[type_].meaning)
+
+
+def log(what: str, raised: BaseException) -> None:
+    """Write one traceback, of bounded length, to the standard error."""
+    text = traceback_of(raised)
+    # The author may have closed or replaced the stream: a log line is no reason to lose a request.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{what}\n{text}")
+        sys.stderr.flush()
+
+
+def traceback_of(raised: BaseException) -> str:
+    """Return the traceback, with the middle left out if it is long."""
+    text = legible("".join(traceback.format_exception(raised)), None)
+    if len(text) <= TRACEBACK_CHARS_MAX:
+        return text
+    half = TRACEBACK_CHARS_MAX // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def legible(text: object, chars_max: int | None = MESSAGE_CHARS_MAX) -> str:
+    """Return text that any JSON parser takes: without halves of surrogate pairs, and of bounded length."""
+    return str(text)[:chars_max].encode("utf-8", "replace").decode("utf-8")
+
+
+def error_payload(error: RequestError) -> bytes:
+    """Return the payload of ERROR or CHECKED: ASCII JSON."""
+    return json.dumps(error.to_wire()).encode("ascii")

@@ -1,0 +1,148 @@
+"""The runner's end of the socket to its node.
+
+All frames of one loop turn leave in one write: that is what makes one decoding step of a language model, an
+event for each of N streams, cheap. A message over `frame_bytes_max` leaves in pieces, one piece of each stream a
+turn, so that nobody waits long behind somebody's image; within a stream the order is kept.
+
+What stands in the outbox is bounded by the streams' windows of credit (see `call`), not here. This file knows
+frames and streams' numbers; it does not know what a message means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, cast
+
+from headrace.core.frames import BadFrame, FrameReader, encode, pieces
+from headrace.core.limits import Limits
+
+#: Takes one message: kind, stream, payload. Raises `BadFrame` for one that the link's contract does not have.
+Receive = Callable[[int, int, bytes], None]
+
+
+class Link(asyncio.Protocol):
+    """One open link. `post` may be called from any thread, everything else on the loop's alone.
+
+    `receive` gets every message; `lost` is called once, when the node has hung up or broken the contract.
+    """
+
+    def __init__(self, receive: Receive, lost: Callable[[], None], limits: Limits) -> None:
+        self._receive = receive
+        self._lost = lost
+        self._frame_bytes_max: Final = limits.frame_bytes_max
+        self._reader = FrameReader(
+            frame_bytes_max=limits.frame_bytes_max, message_bytes_max=limits.message_bytes_max
+        )
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.WriteTransport | None = None
+        self._posted: list[tuple[int, int, bytes]] = []
+        self._unsent_pieces: dict[int, deque[bytes]] = {}
+        self._flush_is_due = False
+        self._is_paused = False
+        self.closed = self._loop.create_future()
+        self.loop_thread: Final = threading.get_ident()
+        #: The number of the loop's turn, as far as it can be told from outside: flushes so far.
+        self.turn = 0
+        self.turn_began = monotonic()
+
+    # --- what goes out --------------------------------------------------------------------------------------
+
+    def post(self, kind: int, stream: int, payload: bytes = b"") -> None:
+        """Put one message into the outbox; it leaves with this turn's write. After the end it is dropped."""
+        # Threads and the loop race here without a lock. A message is appended BEFORE the flag is read, and the
+        # flush lowers the flag BEFORE it takes the messages: so whoever reads a raised flag has a flush still
+        # to come that will see the message. Two threads may both find it lowered; the second flush finds nothing.
+        self._posted.append((kind, stream, payload))
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if threading.get_ident() == self.loop_thread:
+            self._loop.call_soon(self._flush)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._flush)
+        except RuntimeError:
+            self._posted.clear()  # the loop is closed: a thread outlived the process's work
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        self.turn += 1
+        self.turn_began = monotonic()
+        if self._is_paused:
+            return
+        # Copy and delete, never swap: a thread may hold the list it is about to append to.
+        taken = self._posted[:]
+        del self._posted[: len(taken)]
+        if self._transport is None or self._transport.is_closing():
+            return
+        out = self._small_frames(taken)
+        if self._unsent_pieces:
+            out += self._next_pieces()
+        if out:
+            self._transport.write(b"".join(out))
+        if self._unsent_pieces and not self._flush_is_due:
+            self._flush_is_due = True
+            self._wake()
+
+    def _small_frames(self, messages: list[tuple[int, int, bytes]]) -> list[bytes]:
+        out = []
+        small, unsent = self._frame_bytes_max, self._unsent_pieces
+        for kind, stream, payload in messages:
+            if len(payload) <= small and stream not in unsent:
+                out.append(encode(kind, stream, payload))
+            else:  # also a small one behind its stream's large one: it must not overtake
+                unsent.setdefault(stream, deque()).extend(pieces(kind, stream, payload, small))
+        return out
+
+    def _next_pieces(self) -> list[bytes]:
+        out = []
+        for stream, waiting in list(self._unsent_pieces.items()):
+            out.append(waiting.popleft())
+            if not waiting:
+                del self._unsent_pieces[stream]
+        return out
+
+    def close(self) -> None:
+        """Send what is in the outbox and hang up; `closed` is done once that has happened."""
+        self._flush()
+        if self._unsent_pieces and not self._is_paused and not self.closed.done():
+            self._loop.call_soon(self.close)
+        elif self._transport is not None:
+            self._transport.close()
+
+    # --- asyncio's side -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport; messages posted before now leave with the next turn."""
+        self._transport = cast("asyncio.WriteTransport", transport)  # a socket's always is; uvloop's says not so
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on the messages that `data` completes. A broken contract ends the link."""
+        try:
+            for kind, stream, payload in self._reader.feed(data):
+                self._receive(kind, stream, payload)
+        except BadFrame:
+            # Nothing of this peer can be trusted any more. The node finds the EOF, and replaces this runner.
+            if self._transport is not None:
+                self._transport.abort()
+
+    def pause_writing(self) -> None:
+        """The node is behind with reading: keep the outbox. The windows of credit bound it."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Send what has gathered."""
+        self._is_paused = False
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # EOF and error mean the same here
+        """The node hung up, or died."""
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self._lost()

@@ -1,0 +1,37 @@
+"""The benchmark rig runs from end to end, on a window too short to mean anything."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+#: Every row a run without peers and SDK must bring.
+ROWS = {
+    *((measure, "Headrace") for measure in ("tick", "step", "paced", "sync", "request", "memory")),
+    *((measure, "raw uvloop (bound)") for measure in ("tick", "step", "paced", "request", "memory")),
+    *(
+        (f"{percent}, {callers} at a time", server)
+        for percent in ("p50", "p99")
+        for callers in (1, 16)
+        for server in ("Headrace", "raw uvloop (bound)")
+    ),
+}
+
+
+@pytest.mark.timeout(240)
+def test_a_quick_bench_brings_every_row_and_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    command = [sys.executable, "bench/run.py", "--quick", "--results", str(tmp_path), "--write", str(page)]
+
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220)
+
+    assert ran.returncode == 0, ran.stderr
+    [kept] = tmp_path.glob("*.json")
+    rows = json.loads(kept.read_text())["rows"]
+    assert {(row["measure"], row["subject"]) for row in rows} == ROWS
+    assert [] == [row for row in rows if row["measure"] != "memory" and not 0 < row["value"] < float("inf")]
+    assert "| Headrace " in page.read_text()

@@ -1,0 +1,164 @@
+"""Items to events: every one a JSON object in ASCII, or an error that names the type at fault."""
+
+import dataclasses
+import datetime
+import enum
+import json
+import uuid
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, RootModel, field_serializer
+
+from headrace.core.errors import RequestError
+from headrace.runner.encode import encode_item
+
+MIB = 1 << 20
+
+
+class Step(BaseModel):
+    fraction: float = Field(0.5, serialization_alias="progress")
+
+
+class Anything(BaseModel):
+    value: object = None
+
+
+class Spiteful(BaseModel):
+    value: int = 1
+
+    @field_serializer("value")
+    def write(self, value: int) -> str:
+        raise KeyError("a secret")
+
+
+@dataclasses.dataclass
+class Frame:
+    step: Step
+    at: datetime.date
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Matrix:
+    """As an array library's: it knows `__array__` and `tolist`."""
+
+    def __array__(self) -> None: ...
+
+    def tolist(self) -> list[int]:
+        return [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ({"a": 1}, b'{"a":1}'),
+        ({}, b"{}"),
+        (Step(), b'{"progress":0.5}'),
+        ({"steps": [Step()]}, b'{"steps":[{"progress":0.5}]}'),
+        (Frame(Step(), datetime.date(2026, 1, 2)), b'{"step":{"progress":0.5},"at":"2026-01-02"}'),
+        (RootModel[list[int]]([1]), b'{"output":[1]}'),
+        ("text", b'{"output":"text"}'),
+        ("{", b'{"output":"{"}'),
+        (None, b'{"output":null}'),
+        (3, b'{"output":3}'),
+        ([1, (2, 3)], b'{"output":[1,[2,3]]}'),
+        (Matrix(), b'{"output":[1,2]}'),
+        ({"c": Colour.RED}, b'{"c":"red"}'),
+        ({"id": uuid.UUID(int=3)}, b'{"id":"00000000-0000-0000-0000-000000000003"}'),
+        ({"n": [float("nan"), float("inf"), -float("inf")]}, b'{"n":[null,null,null]}'),
+        (Step(fraction=float("nan")), b'{"progress":null}'),
+        ({"t": 'h\u00e9 "\u2028" \U0001f600'}, rb'{"t":"h\u00e9 \"\u2028\" \ud83d\ude00"}'),
+        ({"\u00fc": "\x7f\n"}, b'{"\\u00fc":"\x7f\\n"}'),
+        (Anything(value="\u00e9"), rb'{"value":"\u00e9"}'),
+    ],
+)
+def test_an_item_is_one_json_object_in_ascii(item, expected):
+    assert expected == encode_item(item, MIB)
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), values, max_size=4))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_what_is_written_reads_back_the_same(item):
+    text = encode_item(item, MIB)
+
+    assert item == json.loads(text)
+    assert text.isascii()
+    assert b"\n" not in text
+
+
+def cyclic_dict() -> dict[str, object]:
+    cycle: dict[str, object] = {}
+    cycle["self"] = cycle
+    return cycle
+
+
+def cyclic_model() -> Anything:
+    model = Anything()
+    model.value = model
+    return model
+
+
+@pytest.mark.parametrize(
+    ("item", "named"),
+    [
+        (b"x", "type bytes"),
+        ({"image": b"x"}, "type bytes"),
+        ({1, 2}, "type set"),
+        ({"tags": {1}}, "type set"),
+        (object(), "type object"),
+        (1j, "type complex"),
+        (memoryview(b"x"), "type memoryview"),
+        (Step, "ModelMetaclass"),
+        ({"next": (step for step in ())}, "type generator"),
+        (Anything(value=object()), "type object"),
+        ([Anything(value=object())], "type object"),
+        ("\ud800", "surrogate"),
+        ({"\udfff": 1}, "surrogate"),
+        (Anything(value="\ud800"), "surrogate"),
+        (cyclic_dict(), "inside itself"),
+        (cyclic_model(), "inside itself"),
+        ({1: 2}, "key"),
+        (2**64, "64 bits"),
+        (Spiteful(), "Spiteful"),
+        ({"s": Spiteful()}, "Spiteful"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_by_its_type(item, named):
+    with pytest.raises(RequestError) as caught:
+        encode_item(item, MIB)
+
+    assert "unserializable_item" == caught.value.type
+    assert named in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("size", [999, 1000, 1001, 1002, 5000])
+def test_an_event_may_be_as_large_as_the_bound_and_no_larger(size):
+    item = {"t": "x" * (size - len('{"t":""}'))}
+    if size <= 1000:
+        assert size == len(encode_item(item, 1000))
+        return
+    with pytest.raises(RequestError, match=str(size)) as caught:
+        encode_item(item, 1000)
+
+    assert "event_too_large" == caught.value.type
+
+
+def test_the_bound_counts_what_is_on_the_wire():
+    with pytest.raises(RequestError, match="68 bytes"):
+        encode_item({"t": "\u00e9" * 10}, 60)
