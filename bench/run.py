@@ -116,13 +116,14 @@ def measure_servers(servers: Sequence[Server], rounds: int, seconds: float) -> l
         started = [stack.enter_context(running(server, cores[0])) for server in servers]
         os.sched_setaffinity(0, {cores[-1]})
         stack.callback(os.sched_setaffinity, 0, cores)
+        memory = memory_rows(started)  # first: afterwards a stream finds freed memory, and shows less
         windows: Windows = defaultdict(list)
         for number in range(rounds):
             print(f"round {number + 1} of {rounds} ...", file=sys.stderr)
             for name, load, one in _turn(started):
                 take = stream_window if name in STREAM_LOADS else call_window
                 windows[name, one.server.name].append(take(one, load, seconds))
-        return [*stream_rows(windows), *call_rows(windows), *memory_rows(started)]
+        return [*stream_rows(windows), *call_rows(windows), *memory]
 
 
 def _turn(started: Iterable[Running]) -> Iterable[tuple[str, Load, Running]]:

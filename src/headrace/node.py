@@ -11,6 +11,7 @@ This is the one file that knows every room of the server. It owns signals, liste
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import email.utils
 import errno
 import functools
@@ -21,14 +22,14 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uvicorn import Config as UvicornConfig
 from uvicorn.server import ServerState
 
-from headrace.client.credentials import save_key
+from headrace.client.credentials import find_key, save_key, saved_keys
+from headrace.client.errors import BadCredentials
 from headrace.config import Config
 from headrace.core.errors import FileFault, RequestError
 from headrace.core.keys import KeyFault
@@ -95,7 +96,7 @@ def _log_to_stderr(level: str) -> None:
 # --- load -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Loaded:
     """A target that a runner has imported, and that runner."""
 
@@ -179,8 +180,9 @@ class Node:
         starts: list[Coroutine[Any, Any, None]] = []
         try:
             routes = _routes(loaded, self._config)
-            key_file = self._keys()
             sock = _bind(self._config)
+            self._config = dataclasses.replace(self._config, port=sock.getsockname()[1])
+            key_file = None if self._config.no_auth else _keys_for_the_user(self._config)
         except BaseException:
             await asyncio.gather(*(one.process.kill() for one in loaded))
             raise
@@ -194,7 +196,7 @@ class Node:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(start) for start in starts]
             tasks.append(group.create_task(self._keep_date()))
-            self._announce(routes, sock)
+            self._announce(routes)
             self._watch_signals()
             await self._stop_asked.wait()
             server.close()
@@ -203,20 +205,9 @@ class Node:
                 task.cancel()
         return 0
 
-    def _keys(self) -> KeyFile | None:
-        """Return the key store, with a first key made and kept for the user when there was none."""
-        if self._config.no_auth:
-            return None
-        key_file = keys(self._config)
-        if not key_file.list():
-            _, text = key_file.create("default")
-            path = save_key(self._config.url, text)
-            print(f"Made the first key; it is kept in {path}.\n  key     {text}")  # noqa: T201
-        return key_file
-
     async def _listen(self, sock: socket.socket, gateway: Gateway, dispatcher: Dispatcher) -> asyncio.Server:
         settings = UvicornConfig(
-            gateway,  # type: ignore[arg-type]  # uvicorn types messages more narrowly than ASGI does
+            gateway,
             interface="asgi3",
             lifespan="off",
             ws="none",
@@ -239,10 +230,9 @@ class Node:
             self._state.default_headers = [(b"date", email.utils.formatdate(usegmt=True).encode())]
             await asyncio.sleep(1.0)
 
-    def _announce(self, routes: RouteTable, sock: socket.socket) -> None:
-        url = _url(self._config.host, sock.getsockname()[1])
-        print(f"Headrace serves on {url}")  # noqa: T201
-        _print_apps(routes, url)
+    def _announce(self, routes: RouteTable) -> None:
+        print(f"Headrace serves on {self._config.url}")  # noqa: T201
+        _print_apps(routes, self._config.url)
         sys.stdout.flush()
 
     # --- stopping ---------------------------------------------------------------------------------------
@@ -274,6 +264,30 @@ class Node:
             await asyncio.wait({*self._state.tasks}, timeout=1.0)
         for connection in tuple(self._state.connections):
             connection.transport.close()
+
+
+# --- keys ------------------------------------------------------------------------------------------------
+
+
+def _keys_for_the_user(config: Config) -> KeyFile:
+    """Return the node's keys, one of which the user who starts it has in the credentials file.
+
+    The first start makes that key. A later one, perhaps on another port, finds it again among those the user
+    keeps, and makes no second one.
+    """
+    key_file = keys(config)
+    try:
+        if not key_file.list():
+            _, text = key_file.create("default")
+            print(f"Made the first key: {text}")  # noqa: T201
+            print(f"It is kept in {save_key(config.url, text)}, where our clients find it.")  # noqa: T201
+        elif not key_file.verify(find_key(config.url) or ""):
+            for text in filter(key_file.verify, sorted(saved_keys())):
+                save_key(config.url, text)
+                break
+    except (BadCredentials, OSError) as error:
+        _log.warning("the key could not be kept for your clients: %s", error)
+    return key_file
 
 
 # --- sockets --------------------------------------------------------------------------------------------
@@ -312,8 +326,3 @@ def _listening_socket(host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _url(host: str, port: int) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}"

@@ -109,7 +109,7 @@ CASES = [
     stream("1,000 headers", b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1_000, HOLD, raises=E.ProtocolError),
     stream("a length that is none", b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: x\r\n\r\n",
            HOLD, raises=E.ProtocolError),
-    stream("chunks that are none", STREAM_HEAD, ONE, b"zz\r\nhello\r\n", HOLD, raises=E.ProtocolError, items=[{"i": 1}]),
+    stream("chunks that are none", STREAM_HEAD, ONE, Wait(0.2), b"zz\r\nhello\r\n", HOLD, raises=E.ProtocolError, items=[{"i": 1}]),
     # The server fails on the way
     stream("an error event", STREAM_HEAD, ONE, chunk(FAILED), CLOSE, raises=E.StreamError, items=[{"i": 1}]),
     stream("an error event, then a clean end", STREAM_HEAD, ONE, chunk(FAILED), LAST_CHUNK, raises=E.StreamError,

@@ -64,7 +64,9 @@ class AsyncShell:
     @staticmethod
     def run(url: str, arguments: Any = None, *, client: dict | None = None, **options: Any) -> Outcome:
         async def main() -> Any:
-            return await AsyncClient(url, **{"key": "id:secret", **(client or {})}).run("me/app", arguments, **options)
+            return await AsyncClient(url, **{"key": "id:secret", **(client or {})}).run(
+                "me/app", arguments, **options
+            )
 
         try:
             return Outcome([], asyncio.run(main()))

@@ -7,7 +7,6 @@ when it ends: the demo touches neither the user's keys nor a server that runs al
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import shlex
@@ -94,6 +93,8 @@ class _Server:
 
     def is_ready(self) -> bool:
         """Ask `/ready`: 200 once the model is loaded. Raises `Failure` when it cannot be."""
+        import http.client
+
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
         try:
             connection.request("GET", "/ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -41,16 +42,10 @@ def create(
     The key stands alone on the last line. It is also saved for `headrace stream` and the SDK of this user,
     unless a key that works is saved there already.
     """
-    from headrace.client import credentials
-
     settings = config.load({"data_dir": data_dir})
     keys = parts.node().keys(settings)
     record, text = keys.create(name)
-    saved = credentials.find_key(settings.url)
-    if saved is None or keys.verify(saved) is None:
-        kept = f"saved for {settings.url} in {credentials.save_key(settings.url, text)}"
-    else:
-        kept = f"the key saved for {settings.url} still works and stays"
+    kept = _keep(text, settings.url, lambda saved: keys.verify(saved) is not None)
     typer.secho(f"{record.id} ({record.name}) is made; {kept}", err=True, dim=True)
     typer.echo(text)
 
@@ -73,6 +68,19 @@ def revoke(
     """Revoke a key. Requests that run go on; the next one with it is refused."""
     record = parts.node().keys(config.load({"data_dir": data_dir})).revoke(id)
     typer.echo(f"{record.id} ({record.name}) is revoked")
+
+
+def _keep(key: str, url: str, is_good: Callable[[str], bool]) -> str:
+    """Save a key for this user's clients, unless a good one is saved already. Returns what was done, in words."""
+    from headrace.client import BadCredentials, credentials
+
+    try:
+        saved = credentials.find_key(url)
+        if saved is not None and is_good(saved):
+            return f"the key saved for {url} still works and stays"
+        return f"saved for {url} in {credentials.save_key(url, key)}"
+    except (BadCredentials, OSError) as error:
+        return f"not saved for the client: {error}"
 
 
 def _day(seconds: int) -> str:

@@ -79,6 +79,11 @@ def find_key(url: str) -> str | None:
     return _read(credentials_path()).get(_normal(url))
 
 
+def saved_keys() -> frozenset[str]:
+    """Return every key in the credentials file, for whatever server. Raises `BadCredentials`."""
+    return frozenset(_read(credentials_path()).values())
+
+
 def save_key(url: str, key: str) -> Path:
     """Keep a key for this server, and return the file.
 

@@ -55,7 +55,7 @@ def _wrong_field(wrong: ErrorDetails, body: bytes) -> dict[str, Any]:
     if type_ == "json_invalid":
         return {"loc": ["body", _json_error_at(body)], "msg": message, "type": type_}
     loc = [step if isinstance(step, int) else legible(step, SHOWN_CHARS_MAX) for step in wrong["loc"]]
-    shown = {key: wrong.get(key) for key in ("input", "ctx") if key in wrong}
+    shown: dict[str, Any] = {key: value for key, value in wrong.items() if key in {"input", "ctx"}}
     return {"loc": ["body", *loc], "msg": message, "type": type_, **_showable(shown)}
 
 

@@ -118,8 +118,8 @@ class RunnerProcess:
                 if end.partial:
                     self._log_line(end.partial)
                 return
-            except asyncio.LimitOverrunError as overrun:
-                line = await stream.readexactly(overrun.consumed)
+            except asyncio.LimitOverrunError:
+                line = await stream.readexactly(self._limits.output_line_bytes_max)
                 dropped = await self._skip_line(stream)
                 line += b" ... (%d bytes more)" % dropped
             self._log_line(line)
