@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from headrace.core.limits import Limits
 
@@ -57,6 +58,13 @@ class Config:
     no_auth: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
     log_level: str = "info"
+    origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    public_url: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    runner_env: tuple[str, ...] = ()
+    clean_env: bool = False
+    reload: bool = False
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -138,6 +146,50 @@ def _read_aliases(value: object) -> dict[str, str]:
     if len(aliases) != len(pairs):
         raise ValueError("every NEW name once")
     return aliases
+
+
+def _words(value: object) -> list[str]:
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or not all(isinstance(text, str) for text in given):
+        raise ValueError("one or more words")
+    return [word.strip() for text in given for word in text.split(",")]
+
+
+def _read_origins(value: object) -> tuple[str, ...]:
+    origins = _words(value)
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}".lower():
+            raise ValueError("origins as browsers send them, such as https://app.example.org")
+    return tuple(origins)
+
+
+def _read_hosts(value: object) -> tuple[str, ...]:
+    hosts = _words(value)
+    if not all(_HOST_NAME.fullmatch(host) for host in hosts):
+        raise ValueError("host names without a port, such as api.example.org")
+    return tuple(host.lower() for host in hosts)
+
+
+def _read_url(value: object) -> str:
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+        raise ValueError("the address that clients use, such as https://api.example.org")
+    return str(value).rstrip("/")
+
+
+def _read_networks(value: object) -> tuple[str, ...]:
+    try:
+        return tuple(str(ipaddress.ip_network(word)) for word in _words(value))
+    except ValueError:
+        raise ValueError("addresses or networks, such as 127.0.0.1 or 10.0.0.0/8") from None
+
+
+def _read_names(value: object) -> tuple[str, ...]:
+    names = _words(value)
+    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
+        raise ValueError("names of variables, such as HF_TOKEN")
+    return tuple(names)
 
 
 def _read_log_level(value: object) -> str:
@@ -253,6 +305,62 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             _read_log_level,
             "--log-level",
             "HEADRACE_LOG_LEVEL",
+        ),
+        Setting(
+            "origins",
+            "none",
+            "Pages of this origin may call, such as https://app.example.org; may be repeated.",
+            _read_origins,
+            "--origin",
+            "HEADRACE_ORIGIN",
+        ),
+        Setting(
+            "allowed_hosts",
+            "none",
+            "A further host name to answer to; may be repeated.",
+            _read_hosts,
+            "--allowed-host",
+            "HEADRACE_ALLOWED_HOST",
+        ),
+        Setting(
+            "public_url",
+            "the request's own",
+            "The address that clients use, for the URLs we give out.",
+            _read_url,
+            "--public-url",
+            "HEADRACE_PUBLIC_URL",
+        ),
+        Setting(
+            "trusted_proxies",
+            "none",
+            "Address or network of a proxy whose X-Forwarded-Proto and -Host count; may be repeated.",
+            _read_networks,
+            "--trusted-proxy",
+            "HEADRACE_TRUSTED_PROXY",
+        ),
+        Setting(
+            "runner_env",
+            "none",
+            "A variable that runners get although it is withheld (HEADRACE_*, FAL_KEY*, or all by --clean-env).",
+            _read_names,
+            "--env",
+            "HEADRACE_ENV",
+        ),
+        Setting(
+            "clean_env",
+            "false",
+            "Give runners a bare environment: PATH, HOME, LANG and what --env names.",
+            _read_switch,
+            "--clean-env",
+            "HEADRACE_CLEAN_ENV",
+        ),
+        Setting(
+            "reload",
+            "false",
+            "Load a file again when it changes; running streams finish on the old one.",
+            _read_switch,
+            "--reload",
+            "HEADRACE_RELOAD",
         ),
         *_limit_settings(),
     )

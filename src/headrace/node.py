@@ -1,48 +1,47 @@
 """The composition root: builds a node in order, runs it, drains it, and takes it down in reverse.
 
-    load     a runner per file imports it and says what is in it; faults end here, before anything listens
-    listen   sockets, the guarded protocol, the gateway
-    run      pools keep their runners up until a signal
+    load     a runner per target imports it and says what is in it; faults end here, before anything listens
+    listen   sockets, keys, the gateway
+    run      the catalog keeps its runners up until a signal
     drain    nothing new; running requests finish, or are ended when `drain_s` is over
 
-This is the one file that knows every room of the server. It owns signals, listeners and tasks.
+This is the one file that knows every room of the server. It owns signals and tasks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import email.utils
 import errno
-import functools
+import ipaddress
 import logging
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
-
-from uvicorn import Config as UvicornConfig
-from uvicorn.server import ServerState
+from urllib.parse import urlsplit
 
 from headrace.client.credentials import find_key, save_key, saved_keys
 from headrace.client.errors import BadCredentials
 from headrace.config import Config
-from headrace.core.errors import FileFault, RequestError
+from headrace.core.errors import FileFault
 from headrace.core.keys import KeyFault
 from headrace.core.routes import RouteTable
-from headrace.core.spec import AppSpec
-from headrace.gateway.app import Gateway
+from headrace.gateway.addresses import Addresses
+from headrace.gateway.app import Door, Gateway
 from headrace.gateway.auth import Authenticator
 from headrace.gateway.guard import Guard, is_loopback
-from headrace.gateway.protocol import GuardedProtocol
+from headrace.gateway.listen import Listeners, bind, next_free_port
+from headrace.gateway.origins import Origins
 from headrace.store.keyfile import KeyFile
+from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
 from headrace.supervisor.dispatch import Dispatcher
-from headrace.supervisor.pool import Pool
-from headrace.supervisor.process import RunnerProcess
+from headrace.supervisor.process import Launcher
+
+__all__ = ["check", "keys", "next_free_port", "serve"]
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(main())
-    except (FileFault, StartFault, KeyFault) as fault:
+    except (FileFault, LoadFault, StartFault, KeyFault) as fault:
         print(f"headrace: {fault}", file=sys.stderr)  # noqa: T201 - the operator's terminal
         return EXIT_FAULT
 
@@ -93,60 +92,23 @@ def _log_to_stderr(level: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
-# --- load -----------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Loaded:
-    """A target that a runner has imported, and that runner."""
-
-    target: str
-    process: RunnerProcess
-    apps: tuple[AppSpec, ...]
-
-
-async def _load(config: Config) -> list[Loaded]:
-    """Have each target imported by a runner of its own. A fault ends them all and is raised."""
-    loading = [asyncio.create_task(_load_one(target, config)) for target in config.targets]
+async def _load(config: Config) -> Catalog:
+    """Have every target imported, and return the catalog of what is in them."""
+    launcher = Launcher(config.limits, config.runner_env, config.clean_env)
+    loaded = await load_all(config.targets, launcher, config.limits)
     try:
-        return list(await asyncio.gather(*loading))
-    except BaseException:
-        for task in loading:
-            task.cancel()
-        for outcome in await asyncio.gather(*loading, return_exceptions=True):
-            if isinstance(outcome, Loaded):
-                await outcome.process.kill()
-        raise
-
-
-async def _load_one(target: str, config: Config) -> Loaded:
-    process = await RunnerProcess.start(target, config.limits)
-    try:
-        apps = await asyncio.wait_for(process.link.hello, config.limits.load_timeout_s)
+        return Catalog(loaded, config.aliases, launcher, config.limits)
     except BaseException as error:
-        await process.kill()
-        if isinstance(error, RequestError):
-            raise StartFault(f"{target}: the process that imports it died; its output stands above") from None
-        if isinstance(error, TimeoutError):
-            limit_s = config.limits.load_timeout_s
-            raise StartFault(f"{target}: importing it took longer than {limit_s:g} s") from None
+        await unload(loaded)
+        if isinstance(error, ValueError):
+            raise StartFault(str(error)) from None
         raise
-    return Loaded(target, process, apps)
-
-
-def _routes(loaded: Sequence[Loaded], config: Config) -> RouteTable:
-    try:
-        return RouteTable([app for one in loaded for app in one.apps], config.aliases)
-    except ValueError as error:
-        raise StartFault(str(error)) from None
 
 
 async def _check(config: Config) -> int:
-    loaded = await _load(config)
-    try:
-        _print_apps(_routes(loaded, config), config.url)
-    finally:
-        await asyncio.gather(*(one.process.kill() for one in loaded))
+    catalog = await _load(config)
+    _print_apps(catalog.routes, config.url)
+    await catalog.unload()
     return 0
 
 
@@ -160,82 +122,59 @@ def _print_apps(routes: RouteTable, url: str) -> None:
                     print(f"  {view:<7}POST {url}/{app.name}{path}")  # noqa: T201
 
 
-# --- the node -------------------------------------------------------------------------------------------
-
-
 class Node:
     """One gateway with its pools of runners."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._limits = config.limits
-        self._state = ServerState()
         self._stop_asked = asyncio.Event()
         self._hurry = asyncio.Event()
 
     async def run(self) -> int:
         """Build, serve until told to stop, drain, take down."""
-        loaded = await _load(self._config)
-        pools: dict[str, Pool] = {}
-        starts: list[Coroutine[Any, Any, None]] = []
+        catalog = await _load(self._config)
         try:
-            routes = _routes(loaded, self._config)
-            sock = _bind(self._config)
+            sock = _bind(self._config.host, self._config.port, "--port")
             self._config = dataclasses.replace(self._config, port=sock.getsockname()[1])
             key_file = None if self._config.no_auth else _keys_for_the_user(self._config)
         except BaseException:
-            await asyncio.gather(*(one.process.kill() for one in loaded))
+            await catalog.unload()
             raise
-        for one in loaded:
-            for number, app in enumerate(one.apps):
-                pool = pools[app.name] = Pool(app, one.target, self._limits)
-                starts.append(pool.run(one.process if number == 0 else None))
-        dispatcher = Dispatcher(pools, node=secrets.randbits(16), limits=self._limits)
-        gateway = Gateway(routes, dispatcher, Authenticator(key_file), self._limits)
-        server = await self._listen(sock, gateway, dispatcher)
+        dispatcher = Dispatcher(catalog, node=secrets.randbits(16), limits=self._limits)
+        gateway = Gateway(catalog, dispatcher, self._door(key_file), self._limits)
+        listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
+        await listeners.open(sock)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(start) for start in starts]
-            tasks.append(group.create_task(self._keep_date()))
-            self._announce(routes)
+            tasks = [
+                group.create_task(catalog.run(reload=self._config.reload), name="catalog"),
+                group.create_task(listeners.keep_date(), name="date"),
+            ]
+            self._announce(catalog.routes)
             self._watch_signals()
             await self._stop_asked.wait()
-            server.close()
-            await self._drain(dispatcher)
+            await self._drain(dispatcher, listeners)
             for task in tasks:
                 task.cancel()
         return 0
 
-    async def _listen(self, sock: socket.socket, gateway: Gateway, dispatcher: Dispatcher) -> asyncio.Server:
-        settings = UvicornConfig(
-            gateway,
-            interface="asgi3",
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=int(self._limits.idle_timeout_s),
-        )
-        settings.load()
-        guard = Guard(self._limits, loopback_only=is_loopback(self._config.host))
-        protocol = functools.partial(
-            GuardedProtocol, settings, self._state, {}, guard=guard, new_id=dispatcher.new_id
-        )
-        return await asyncio.get_running_loop().create_server(protocol, sock=sock, backlog=2048)
+    def _door(self, key_file: KeyFile | None) -> Door:
+        config = self._config
+        origins = Origins(loopback_only=is_loopback(config.host), allowed=frozenset(config.origins))
+        addresses = Addresses(config.public_url, tuple(map(ipaddress.ip_network, config.trusted_proxies)))
+        return Door(Authenticator(key_file), origins, addresses)
 
-    async def _keep_date(self) -> None:
-        """Renew the Date header once a second, as an origin server with a clock must (RFC 9110, 6.6.1)."""
-        while True:
-            self._state.default_headers = [(b"date", email.utils.formatdate(usegmt=True).encode())]
-            await asyncio.sleep(1.0)
+    def _guard(self) -> Guard:
+        config = self._config
+        allowed_hosts = set(config.allowed_hosts)
+        if allowed_hosts and config.public_url is not None:
+            allowed_hosts.add(urlsplit(config.public_url).hostname or "")
+        return Guard(self._limits, loopback_only=is_loopback(config.host), allowed_hosts=frozenset(allowed_hosts))
 
     def _announce(self, routes: RouteTable) -> None:
         print(f"Headrace serves on {self._config.url}")  # noqa: T201
         _print_apps(routes, self._config.url)
         sys.stdout.flush()
-
-    # --- stopping ---------------------------------------------------------------------------------------
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -248,25 +187,28 @@ class Node:
             self._hurry.set()
         self._stop_asked.set()
 
-    async def _drain(self, dispatcher: Dispatcher) -> None:
+    async def _drain(self, dispatcher: Dispatcher, listeners: Listeners) -> None:
         """Let running requests finish, for `drain_s` at most; then end them and close what is left."""
         dispatcher.is_draining = True
-        for connection in tuple(self._state.connections):
-            connection.shutdown()
+        listeners.close()
         if dispatcher.live:
             _log.info("stopping: %d requests may finish within %g s", dispatcher.live, self._limits.drain_s)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._limits.drain_s):
-                while self._state.tasks and not self._hurry.is_set():
-                    await asyncio.wait({*self._state.tasks}, timeout=0.1)
+        await listeners.finished(self._limits.drain_s, self._hurry)
         dispatcher.end_all()
-        if self._state.tasks:
-            await asyncio.wait({*self._state.tasks}, timeout=1.0)
-        for connection in tuple(self._state.connections):
-            connection.transport.close()
+        # Time to tell each stream how it ended, and to flush that.
+        await listeners.finished(1.0, asyncio.Event())
+        listeners.hang_up()
 
 
-# --- keys ------------------------------------------------------------------------------------------------
+def _bind(host: str, port: int, flag: str) -> socket.socket:
+    try:
+        return bind(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            free = next_free_port(host, port)
+            advice = f"; {free} is free: add {flag} {free}" if free else ""
+            raise StartFault(f"port {port} on {host} is in use{advice}") from None
+        raise StartFault(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
 def _keys_for_the_user(config: Config) -> KeyFile:
@@ -288,41 +230,3 @@ def _keys_for_the_user(config: Config) -> KeyFile:
     except (BadCredentials, OSError) as error:
         _log.warning("the key could not be kept for your clients: %s", error)
     return key_file
-
-
-# --- sockets --------------------------------------------------------------------------------------------
-
-
-def _bind(config: Config) -> socket.socket:
-    try:
-        return _listening_socket(config.host, config.port)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            free = next_free_port(config.host, config.port)
-            advice = f"; {free} is free: add --port {free}" if free else ""
-            raise StartFault(f"port {config.port} on {config.host} is in use{advice}") from None
-        raise StartFault(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from None
-
-
-def next_free_port(host: str, port: int) -> int | None:
-    """Return the next port after `port` that can be listened on, or None."""
-    for candidate in range(port + 1, min(port + 100, 65_536)):
-        with suppress(OSError):
-            _listening_socket(host, candidate).close()
-            return candidate
-    return None
-
-
-def _listening_socket(host: str, port: int) -> socket.socket:
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        # Bound but deaf, a port can be bound by another with SO_REUSEADDR; listening settles it.
-        sock.listen(2048)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from headrace import AsyncClient, Client
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No key, no address and no proxy but what a test names itself. Import it, and it holds for the whole module."""
+    for name in list(os.environ):
+        if (
+            name.startswith(("HEADRACE_", "FAL_"))
+            or name.lower().endswith("_proxy")
+            or name.startswith("SSL_CERT")
+        ):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    yield
 
 
 @dataclass(frozen=True)

@@ -248,9 +248,15 @@ class Models(headrace.App, name="t/models", max_multiplexing=16):
     async def made(self, input):
         return {"made": MADE}
 
-    @headrace.endpoint("/threads")
-    async def threads(self, input):
-        return {"names": [t.name for t in threading.enumerate()], "running": len(asyncio.all_tasks())}
+    @headrace.endpoint("/left")
+    async def left(self, input):
+        return {"threads": threading.active_count(), "tasks": len(asyncio.all_tasks())}
+
+    @headrace.endpoint("/mine")
+    def mine(self, input):
+        seen = MINE.get()
+        MINE.set(seen + 1)
+        return {"mine": seen}
 '''
 
 KINDS = ["/def", "/async-def", "/generator", "/async-generator", "/handed-out"]
@@ -427,32 +433,41 @@ def test_a_big_event_leaves_in_pieces_and_a_small_one_does_not_overtake_it(node)
     assert ([(0, 700_000), (1, 700_000), (2, 700_000)], None) == ([(e["i"], len(e["pad"])) for e in events], error)
 
 
-def test_a_big_event_of_one_stream_does_not_hold_up_another(tmp_path):
-    file = tmp_path / "mixed.py"
-    file.write_text(
-        "import headrace, threading\n"
-        "both = threading.Barrier(2)\n"
-        "class Mixed(headrace.App, name='t/mixed', max_multiplexing=2):\n"
-        "    @headrace.endpoint('/big')\n"
-        "    def big(self):\n"
-        "        both.wait(10)\n"
-        "        yield {'pad': 'x' * 1_000_000}\n"
-        "        yield {'pad': ''}\n"
-        "    @headrace.endpoint('/small')\n"
-        "    def small(self):\n"
-        "        both.wait(10)\n"
-        "        for i in range(3): yield {'i': i}\n"
-    )
-    with PretendNode(str(file)) as node:
-        node.setup()
-        big, small = node.start("/big"), node.start("/small")
-        node.finish(small)
-        # 1 MB fills the socket's buffer more than once: it cannot have been sent before the small ones.
-        seen_of_big = node.bytes_of[big]
-        events, error = node.finish(big)
+MIXED = """
+import pathlib
+import headrace
 
-    assert seen_of_big < 1_000_000
-    assert ([1_000_000, 0], None) == ([len(event["pad"]) for event in events], error)
+class Mixed(headrace.App, name='t/mixed', max_multiplexing=2):
+    @headrace.endpoint('/big')
+    def big(self):
+        yield {'pad': 'x' * 1_000_000}
+        yield {'pad': ''}
+
+    @headrace.endpoint('/small')
+    def small(self):
+        for i in range(3):
+            yield {'i': i}
+        pathlib.Path(__file__).with_name('small-is-done').touch()
+"""
+
+
+def test_a_big_event_of_one_stream_does_not_hold_up_another(tmp_path):
+    (tmp_path / "mixed.py").write_text(MIXED)
+    with PretendNode(str(tmp_path / "mixed.py")) as node:
+        node.setup()
+        big = node.start("/big")
+        node.pump(10)  # its first pieces have left; the rest cannot, while nobody reads
+        small = node.start("/small")
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "small-is-done").exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        small_events, _ = node.finish(small)
+        big_is_behind = node.bytes_of[big] == 0
+        big_events, error = node.finish(big)
+
+    assert big_is_behind
+    assert [{"i": 0}, {"i": 1}, {"i": 2}] == small_events
+    assert ([1_000_000, 0], None) == ([len(event["pad"]) for event in big_events], error)
 
 
 # --- cancelling ---------------------------------------------------------------------------------------------
@@ -534,18 +549,26 @@ def test_frames_for_a_stream_that_has_ended_are_dropped(node):
 
 
 def test_nothing_is_left_behind_by_two_hundred_cancelled_calls(node):
-    before = result(node, "/threads")
-    for i in range(200):
-        stream = node.start(f"/endless/{ENDLESS[i % 4]}", {"name": f"leak-{i}"})
-        if i % 2:
-            node.receive(stream)
-        node.cancel(stream)
-        node.finish(stream)
+    def two_hundred():
+        for i in range(200):
+            stream = node.start(f"/endless/{ENDLESS[i % 4]}", {"name": f"leak-{i}"})
+            if i % 2:
+                node.receive(stream)
+            node.cancel(stream)
+            node.finish(stream)
+
+    two_hundred()  # the first round leaves the threads that are kept
+    before = result(node, "/left")
+    two_hundred()
     deadline = time.monotonic() + 10
-    while (after := result(node, "/threads")) != before and time.monotonic() < deadline:
+    while (after := result(node, "/left")) != before and time.monotonic() < deadline:
         pass
 
     assert before == after
+
+
+def test_nothing_of_one_request_is_seen_by_the_next_in_its_thread(node):
+    assert [0] * 20 == [result(node, "/mine")["mine"] for _ in range(20)]
 
 
 # --- fairness -----------------------------------------------------------------------------------------------

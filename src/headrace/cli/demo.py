@@ -187,12 +187,12 @@ key  {server.key}
 
 curl -N {server.url}/{APP}/stream \\
   -H 'Authorization: Key {server.key}' -H 'Content-Type: application/json' \\
-  -d '{{"prompt": "Tell me a story."}}'
+  -d '{{"prompt": "Tell me a story.", "max_tokens": 100}}'
 
 {python} -c "
 import headrace
 client = headrace.Client(url='{server.url}', key='{server.key}')
-for item in client.stream('{APP}', {{'prompt': 'Tell me a story.'}}):
+for item in client.stream('{APP}', {{'prompt': 'Tell me a story.', 'max_tokens': 100}}):
     print(item.get('delta', ''), end='', flush=True)
 "
 

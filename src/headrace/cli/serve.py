@@ -35,6 +35,15 @@ def serve(
     no_auth: Annotated[bool, typer.Option("--no-auth", help=_flag("no_auth"))] = False,
     alias: Annotated[list[str] | None, typer.Option(metavar="NEW=OLD", help=_flag("aliases"))] = None,
     log_level: Annotated[str | None, typer.Option(help=_flag("log_level"))] = None,
+    origin: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", help=_flag("origins"))] = None,
+    allowed_host: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_flag("allowed_hosts"))] = None,
+    public_url: Annotated[str | None, typer.Option(metavar="URL", help=_flag("public_url"))] = None,
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help=_flag("trusted_proxies"))
+    ] = None,
+    env: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_flag("runner_env"))] = None,
+    clean_env: Annotated[bool, typer.Option("--clean-env", help=_flag("clean_env"))] = False,
+    reload: Annotated[bool, typer.Option("--reload", help=_flag("reload"))] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Load the files, print their apps and views, and leave.")
     ] = False,
@@ -49,6 +58,13 @@ def serve(
             "no_auth": no_auth or None,
             "aliases": alias,
             "log_level": log_level,
+            "origins": origin,
+            "allowed_hosts": allowed_host,
+            "public_url": public_url,
+            "trusted_proxies": trusted_proxy,
+            "runner_env": env,
+            "clean_env": clean_env or None,
+            "reload": reload or None,
         }
     )
     if not settings.targets:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from typing import Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from headrace.client import errors
@@ -88,19 +90,23 @@ class Exchange:
             # From here on `read` watches the time, and only while somebody waits.
             protocol.read_timeout = None
             protocol.start_timeout()
+            _tell_reader_of_the_end(protocol, response.content)
 
     @classmethod
     async def open(cls, sessions: Sessions, request: Request, patience: Patience, waited_s: float) -> Exchange:
         """Send a request, once, and return with the head of the answer. Raises `HeadraceError`."""
         session = await sessions.get()
         connect_s, read_s = patience.to_connect(waited_s), patience.to_read(waited_s)
-        proxy = sessions.proxy
+        proxy, headers = sessions.proxy, request.headers
+        if proxy is not None and request.url.startswith("http:"):
+            # Of a request that is no tunnel, the proxy reads the head itself; aiohttp leaves it as it is.
+            headers = {**headers, **proxy.headers}
         try:
             response = await session.request(
                 request.method,
                 URL(request.url, encoded=True),
                 data=request.body,
-                headers=request.headers,
+                headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=read_s),
                 proxy=None if proxy is None else proxy.url,
@@ -121,24 +127,48 @@ class Exchange:
                 return await content.readany()
         except TimeoutError as error:
             raise patience.read_expired(self._request, waited_s, self.head.request_id) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             if self._is_closed:  # by another task: nobody wants the rest
                 return b""
             # aiohttp tells of a cut before it hands over what came before it: we want that first.
             if rest := content._read_nowait(-1):  # noqa: SLF001
                 return rest
+            if isinstance(error, HttpProcessingError):
+                raise not_http(self._request, error.message) from error
             raise cut(self._request, self.head, str(error)) from error
 
     def close(self) -> None:
         """Close the connection, now. After a whole answer it is given back already."""
         self._is_closed = True
-        if self._loop.is_closed():
-            return
         if _is_running(self._loop):
             self._response.close()
-        else:  # collected in another thread
-            with suppress(RuntimeError):
+            return
+        with suppress(RuntimeError):  # of a loop that is closed, or closes meanwhile
+            if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._response.close)
+                return
+            # The session closed the socket with the loop; this tells aiohttp's objects, which would complain.
+            self._response.close()
+            if self._response.connection is not None:
+                self._response.connection.close()
+
+
+def _tell_reader_of_the_end(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
+    """Fail a read whose connection is gone. After chunks that are none, aiohttp closes and leaves it waiting."""
+    closed = protocol.closed
+    if closed is None or content.is_eof():
+        return
+
+    def tell(future: asyncio.Future[None]) -> None:
+        future.exception()  # seen
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(protocol.exception() or aiohttp.ClientPayloadError("the connection was closed"))
+
+    def forget() -> None:
+        closed.remove_done_callback(tell)
+
+    closed.add_done_callback(tell)
+    content.on_eof(forget)
 
 
 def _is_running(loop: asyncio.AbstractEventLoop) -> bool:

@@ -57,11 +57,11 @@ class _Answer(http.client.HTTPResponse):
         except http.client.BadStatusLine:
             if watched.line.endswith(b"\n"):
                 raise
+        finally:
+            if self.fp is watched:
+                self.fp = watched.file
         if not watched.line.endswith(b"\n"):
-            watched.close()
             raise http.client.RemoteDisconnected("the connection ended inside the head of the answer")
-        if self.fp is watched:
-            self.fp = watched.file
 
 
 class _Http(HTTPConnection):
@@ -217,7 +217,7 @@ def _typed(
     if isinstance(error, exceptions.ProxyError):
         where = "through the proxy: "
         cause = error.original_error
-    if isinstance(cause, exceptions.ConnectTimeoutError):
+    if isinstance(cause, exceptions.ConnectTimeoutError) and not isinstance(cause, exceptions.NewConnectionError):
         return patience.connect_expired(request, waited_s)
     if isinstance(cause, exceptions.ReadTimeoutError):
         return patience.read_expired(request, waited_s)

@@ -131,6 +131,7 @@ def _checked_url(url: str, source: str) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port  # `port` raises for what is none
+        (host or "").encode("idna")  # and so does this for labels that DNS cannot have
     except ValueError as error:
         raise ValueError(f"{source}={url!r} is not a server's address ({error}); {wanted}") from None
     if parts.scheme not in _DEFAULT_PORTS or not host or port == 0:

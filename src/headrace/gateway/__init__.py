@@ -3,7 +3,10 @@
     app       which path goes where; every failure becomes a JSON answer with a request id
     protocol  uvicorn's HTTP protocol, guarded, with a way to write streams straight to the socket
     guard     what is refused before a request is looked at: hosts, sizes, target forms
+    origins   which web pages may call
     auth      who is calling
+    addresses by what address the client knows us
+    proxy     /fal/proxy: a call that names its real target in a header
     body      the request's JSON, read within its limits
     calls     from an HTTP request to a live request: what run and stream have in common
     run       the run view: the last item as one JSON answer

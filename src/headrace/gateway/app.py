@@ -7,32 +7,43 @@ Nothing here waits for a model; the views do.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
-from headrace.core.routes import RouteTable, UnknownPath, View
-from headrace.gateway import ops
+from headrace.core.routes import UnknownPath, View
+from headrace.gateway import ops, proxy
+from headrace.gateway.addresses import Addresses
 from headrace.gateway.answers import Receive, Scope, Send, error_answer, value_answer
 from headrace.gateway.auth import Authenticator
 from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
 from headrace.gateway.openapi import openapi
+from headrace.gateway.origins import Origins, is_preflight, preflight
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
+from headrace.supervisor.catalog import Catalog
 from headrace.supervisor.dispatch import Dispatcher
 
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Who may come in: the rules that a call meets before any route."""
+
+    authenticator: Authenticator
+    origins: Origins
+    addresses: Addresses
+
+
 class Gateway:
     """What uvicorn's protocol calls for every request."""
 
-    def __init__(
-        self, routes: RouteTable, dispatcher: Dispatcher, authenticator: Authenticator, limits: Limits
-    ) -> None:
-        self._routes = routes
+    def __init__(self, catalog: Catalog, dispatcher: Dispatcher, door: Door, limits: Limits) -> None:
+        self._catalog = catalog
         self._dispatcher = dispatcher
-        self._authenticator = authenticator
+        self._door = door
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,9 +51,13 @@ class Gateway:
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        call = Call(self._dispatcher.new_id(), headers, scope, receive, send)
+        call = Call(self._dispatcher.new_id(), headers, scope, receive, send, path=scope["path"], extra=[])
         try:
-            await self._answer(call)
+            call.extra.extend(self._door.origins.judge(headers, self._door.addresses.own(scope, headers)))
+            if is_preflight(call.method, headers):
+                await call.answer((204, preflight(headers), b""))
+            else:
+                await self._answer(call)
         except RequestError as error:
             if error.status in {408, 413}:  # a body that stalls, or is too large, is not waited for
                 call.outlet.answer_and_leave(error_answer(error, call.id))
@@ -69,17 +84,31 @@ class Gateway:
         if path == "/ready":
             await _tell(call, *ops.ready(self._dispatcher))
             return
-        self._authenticator.authenticate(call.headers)
+        if path == proxy.PATH:
+            call = self._proxied(call)
+            path = call.path
+        else:
+            self._door.authenticator.authenticate(call.headers)
         if path == "/v1/apps":
-            await _tell(call, 200, ops.apps(self._routes, self._dispatcher))
+            await _tell(call, 200, ops.apps(self._catalog))
         elif path.endswith("/openapi.json"):
             await _tell(call, 200, self._openapi(call))
         else:
             await self._view(call)
 
+    def _proxied(self, call: Call) -> Call:
+        """Return the call that a call to the proxy route stands for.
+
+        Its page needs no key where the server itself vouches for it, as fal's own proxies do for theirs.
+        """
+        if "authorization" in call.headers or not self._door.origins.trusts_page(call.headers):
+            self._door.authenticator.authenticate(call.headers)
+        path, query = proxy.target_of(call.headers)
+        return replace(call, path=path, scope={**call.scope, "query_string": query.encode("latin-1")})
+
     async def _view(self, call: Call) -> None:
         try:
-            route = self._routes.find(call.path)
+            route = self._catalog.routes.find(call.path)
         except UnknownPath as unknown:
             raise RequestError("not_found", str(unknown)) from None
         _allow(call, "POST")
@@ -88,12 +117,12 @@ class Gateway:
 
     def _openapi(self, call: Call) -> object:
         try:
-            app, below = self._routes.app_of(call.path)
+            app, below = self._catalog.routes.app_of(call.path)
         except UnknownPath as unknown:
             raise RequestError("not_found", str(unknown)) from None
         if below != "/openapi.json":
             raise RequestError("not_found", f"Path {below} not found; the schema is at /{app.name}/openapi.json")
-        return openapi(app, f"{call.scope['scheme']}://{call.headers.get('host', 'localhost')}")
+        return openapi(app, self._door.addresses.own(call.scope, call.headers))
 
 
 async def _tell(call: Call, status: int, value: object) -> None:

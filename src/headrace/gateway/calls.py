@@ -8,7 +8,7 @@ from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
 from headrace.core.request import RequestId
 from headrace.core.routes import Route
-from headrace.gateway.answers import Answer, Receive, Scope, Send
+from headrace.gateway.answers import Answer, Headers, Receive, Scope, Send
 from headrace.gateway.body import check_media_type, check_object, read_body
 from headrace.gateway.protocol import OUTLET, Outlet
 from headrace.supervisor.dispatch import Dispatcher
@@ -24,16 +24,13 @@ class Call:
     scope: Scope
     receive: Receive
     send: Send
+    path: str  # percent-decoded, without the query; of a proxied call, its target's
+    extra: Headers  # what every answer to this call carries beside its own headers
 
     @property
     def method(self) -> str:
         """The HTTP method."""
         return str(self.scope["method"])
-
-    @property
-    def path(self) -> str:
-        """The path, percent-decoded, without the query."""
-        return str(self.scope["path"])
 
     @property
     def outlet(self) -> Outlet:
@@ -44,6 +41,7 @@ class Call:
     async def answer(self, answer: Answer) -> None:
         """Send a whole answer."""
         status, headers, body = answer
+        headers = [*headers, *self.extra]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2).
         await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})

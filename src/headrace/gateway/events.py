@@ -56,8 +56,9 @@ class EventWriter:
     event, or from outside) nothing is on the wire and `ended` may hold the error to answer with instead.
     """
 
-    def __init__(self, live: LiveRequest, outlet: Outlet, limits: Limits) -> None:
+    def __init__(self, live: LiveRequest, outlet: Outlet, limits: Limits, *, extra: Headers) -> None:
         self._live = live
+        self._extra = extra
         self._outlet = outlet
         self._limits = limits
         self._loop = asyncio.get_running_loop()
@@ -75,7 +76,7 @@ class EventWriter:
         if self.has_begun or self.ended.done():
             return
         self.has_begun = True
-        self._outlet.start(200, stream_headers(self._live.id))
+        self._outlet.start(200, [*stream_headers(self._live.id), *self._extra])
         self._written_at = self._loop.time()
         self._heartbeat = self._loop.call_later(self._limits.heartbeat_s, self._beat)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.core.routes import RouteTable
+from headrace.supervisor.catalog import Catalog
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.pool import Pool, PoolState
 
@@ -16,10 +16,9 @@ def health() -> dict[str, Any]:
 
 def ready(dispatcher: Dispatcher) -> tuple[int, dict[str, Any]]:
     """`GET /ready`: 200 when every app has a ready runner and the server is not stopping, else 503."""
-    apps = {name: _condition(pool) for name, pool in dispatcher.pools.items()}
-    is_ready = not dispatcher.is_draining and all(
-        pool.state is PoolState.READY for pool in dispatcher.pools.values()
-    )
+    pools = dispatcher.catalog.pools
+    apps = {name: _condition(pool) for name, pool in pools.items()}
+    is_ready = not dispatcher.is_draining and all(pool.state is PoolState.READY for pool in pools.values())
     return (200 if is_ready else 503), {"ready": is_ready, "stopping": dispatcher.is_draining, "apps": apps}
 
 
@@ -30,15 +29,15 @@ def _condition(pool: Pool) -> dict[str, Any]:
     return condition
 
 
-def apps(routes: RouteTable, dispatcher: Dispatcher) -> dict[str, Any]:
+def apps(catalog: Catalog) -> dict[str, Any]:
     """`GET /v1/apps`: every app, its state, and which views each endpoint has."""
     return {
         "apps": [
             {
                 "name": app.name,
                 "doc": app.doc,
-                "state": dispatcher.pools[app.name].state.value,
-                "aliases": [new for new, old in routes.aliases.items() if old == app.name],
+                "state": catalog.pools[app.name].state.value,
+                "aliases": [new for new, old in catalog.routes.aliases.items() if old == app.name],
                 "endpoints": [
                     {
                         "path": endpoint.path,
@@ -51,7 +50,7 @@ def apps(routes: RouteTable, dispatcher: Dispatcher) -> dict[str, Any]:
                     for endpoint in app.endpoints
                 ],
             }
-            for app in routes.apps.values()
+            for app in catalog.routes.apps.values()
         ]
     }
 

@@ -23,7 +23,7 @@ async def stream(call: Call, route: Route, dispatcher: Dispatcher, limits: Limit
     This reader sets the pace of its request, and its leaving cancels it.
     """
     live, start_timeout_s = await open_request(call, route, dispatcher, limits)
-    writer = EventWriter(live, call.outlet, limits)
+    writer = EventWriter(live, call.outlet, limits, extra=call.extra)
     live.attach(writer, paces=True)
     hold = _Hold(writer, live, limits, has_start_timeout=start_timeout_s is not None)
     try:

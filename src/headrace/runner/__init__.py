@@ -7,6 +7,7 @@
     inputs    a request's body, validated; what is wrong with it, in fal's shape
     call      one attempt while it runs: its credit, its items, its one ending
     invoke    the four kinds of endpoint, run and always closed
+    threads   threads for calls, kept for the next ones; hooks in a thread of their own
     interrupt the last word to code that neither yields nor emits
     inherit   carries the current call into threads started below it
     encode    items to ASCII JSON

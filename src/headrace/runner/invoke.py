@@ -9,7 +9,6 @@ This file knows calls and endpoints; it does not know frames.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -23,7 +22,7 @@ from headrace.runner.call import RunningCall
 from headrace.runner.inputs import InputReader
 from headrace.runner.interrupt import AuthorsCode
 from headrace.runner.link import Link
-from headrace.runner.threads import in_own_thread
+from headrace.runner.threads import Crew, in_own_thread
 
 #: An async generator that never awaits makes at most this many events, or goes on for at most this long, before
 #: the others get a turn of the loop. 32 events fill a write; 200 µs are a tenth of what anyone notices.
@@ -43,16 +42,15 @@ class Served:
     reader: InputReader
 
 
-def begin(call: RunningCall, served: Served, link: Link) -> None:
+def begin(call: RunningCall, served: Served, link: Link, crew: Crew) -> None:
     """Start the code of a call. Whatever becomes of it, it ends the call."""
     if served.endpoint.kind in {EndpointKind.COROUTINE, EndpointKind.ASYNC_GENERATOR}:
         call.task = asyncio.get_running_loop().create_task(_run_on_loop(call, served, link))
         return
-    name = f"request {call.start.request_id}"
     try:
-        threading.Thread(target=_run_in_thread, args=(call, served), name=name, daemon=True).start()
+        crew.run(lambda: _run_in_thread(call, served))
     except RuntimeError as error:  # the system has no thread left
-        log(f"{name} got no thread", error)
+        log(f"request {call.start.request_id} got no thread", error)
         call.end(RequestError("internal_error", "The runner could not start a thread for the request."))
 
 

@@ -36,7 +36,7 @@ def load(target: str) -> dict[str, LoadedApp]:
     is_path = source.endswith(".py")
     file = os.path.abspath(source) if is_path else source  # noqa: PTH100  # no symlink resolved, as python does
     try:
-        module = _import_file(file) if is_path else importlib.import_module(source)
+        module = _import_file(file) if is_path else _import_module(source)
     except ModuleNotFoundError as error:
         if error.name == source:
             raise FileFault(target, 1, f"there is no module {source!r}") from None
@@ -79,8 +79,6 @@ def _import_file(file: str) -> ModuleType:
     if not os.path.isfile(file):  # noqa: PTH113
         raise FileFault(file, 1, "there is no such file")
     folder, base = os.path.split(file)
-    if sys.path and sys.path[0] in {"", os.getcwd()}:  # noqa: PTH109  # `-m` put it there; a script has none
-        del sys.path[0]
     sys.path.insert(0, folder)
     sys.argv = [file]
     name = re.sub(r"\W", "_", base.removesuffix(".py"))
@@ -93,6 +91,12 @@ def _import_file(file: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _import_module(name: str) -> ModuleType:
+    """Import a module by name, from the current folder too. The node starts us with -P, without it."""
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    return importlib.import_module(name)
 
 
 def _apps_in(module: ModuleType, class_name: str | None) -> list[type[App]]:

@@ -30,7 +30,7 @@ from headrace.runner.inputs import InputReader
 from headrace.runner.invoke import Served, begin
 from headrace.runner.link import Link
 from headrace.runner.load import fault_of
-from headrace.runner.threads import in_own_thread
+from headrace.runner.threads import Crew, in_own_thread
 
 #: How the time between TERM and KILL is shared: calls to end, teardown, the last bytes. The rest is the exit's.
 CALLS_SHARE: Final = 0.4
@@ -68,6 +68,7 @@ class Runner:
         self._is_ready = False
         self._served: dict[str, Served] = {}
         self._calls: dict[int, RunningCall] = {}
+        self._crew = Crew()
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[int, Callable[[int, bytes], None]] = {
             Kind.SETUP: self._setup,
@@ -169,7 +170,7 @@ class Runner:
             return
         call = RunningCall(self.link, stream, start, self._limits, self._calls.pop)
         self._calls[stream] = call
-        begin(call, served, self.link)
+        begin(call, served, self.link, self._crew)
 
     def _window(self, stream: int, payload: bytes) -> None:
         if len(payload) != 4:

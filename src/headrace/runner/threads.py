@@ -1,7 +1,7 @@
-"""A function in a thread of its own, awaited from the loop.
+"""Threads for an author's code: one for a call's whole life, and one for a hook that the loop awaits.
 
 Not an executor: its threads are joined when the interpreter ends, and an author's code that hangs would keep
-the process from leaving.
+the process from leaving. Ours are daemons.
 """
 
 from __future__ import annotations
@@ -10,9 +10,43 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from contextvars import Context
+from queue import SimpleQueue
+from typing import Final, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
+Job: TypeAlias = Callable[[], None]
+
+#: Threads that wait for their next call; the others end. As many as one runner commonly has slots.
+IDLE_THREADS_MAX: Final = 16
+
+
+class Crew:
+    """Runs each job in a thread that no other job shares meanwhile, and keeps a few threads for the next ones.
+
+    A kept thread saves some 60 µs of CPU a request, and spares numeric libraries from setting up at every request
+    the pools of threads that they keep for each thread that calls them.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[Job]] = []  # the last to come is the first to go: its caches are warm
+
+    def run(self, job: Job) -> None:
+        """Run `job` at once, in a thread; it must not raise. Raises `RuntimeError` when no thread can be had."""
+        try:
+            self._idle.pop().put(job)
+        except IndexError:
+            threading.Thread(target=self._work, args=(job,), name="request", daemon=True).start()
+
+    def _work(self, job: Job) -> None:
+        jobs: SimpleQueue[Job] = SimpleQueue()
+        while True:
+            Context().run(job)  # an empty context: nothing of one request is seen by the next
+            if len(self._idle) >= IDLE_THREADS_MAX:
+                return
+            self._idle.append(jobs)
+            del job  # or the last request would live until the next
+            job = jobs.get()
 
 
 async def in_own_thread(function: Callable[[], Result]) -> Result:

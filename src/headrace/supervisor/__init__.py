@@ -4,6 +4,7 @@
     link      the socket to it: frames down, frames up to the requests they belong to
     streams   a live request: its state, its log, the readers of it
     pool      the runners of one app: slots, waiting requests, restarts
+    catalog   what is served now: apps, paths and pools, and their reloading
     dispatch  from a route and a body to a live request
 
 An event's way: `link.data_received` → `LiveRequest.replay.append` → `reader.wake()` → the gateway's writer.

@@ -10,7 +10,7 @@ from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
 from headrace.core.request import RequestId, new_request_id
 from headrace.core.routes import Route
-from headrace.supervisor.pool import Pool
+from headrace.supervisor.catalog import Catalog
 from headrace.supervisor.streams import LiveRequest
 
 #: Request headers an app may see (`current_request.headers`). Never Authorization, never cookies.
@@ -21,10 +21,10 @@ HEADERS_FOR_APPS: Final = frozenset({
 
 
 class Dispatcher:
-    """Every pool of the node, and the requests that are alive in them."""
+    """Starts requests in the pools of a catalog, and knows which are alive."""
 
-    def __init__(self, pools: Mapping[str, Pool], *, node: int, limits: Limits) -> None:
-        self.pools = pools
+    def __init__(self, catalog: Catalog, *, node: int, limits: Limits) -> None:
+        self.catalog = catalog
         self._node = node
         self._limits = limits
         self._live: set[LiveRequest] = set()
@@ -62,7 +62,7 @@ class Dispatcher:
         self._live.add(live)
         live.on_final.append(self._live.discard)
         try:
-            self.pools[route.app.name].submit(live, start_timeout_s=start_timeout_s)
+            self.catalog.pools[route.app.name].submit(live, start_timeout_s=start_timeout_s)
         except RequestError:
             self._live.discard(live)
             raise

@@ -17,7 +17,7 @@ from headrace.core.limits import Limits
 from headrace.core.request import FINAL
 from headrace.core.scheduler import Room, assign, backoff_s
 from headrace.core.spec import AppSpec
-from headrace.supervisor.process import RunnerProcess
+from headrace.supervisor.process import Launcher, RunnerProcess
 from headrace.supervisor.streams import LiveRequest
 
 _log = logging.getLogger(__name__)
@@ -52,8 +52,9 @@ class Runner:
 class Pool:
     """All runners of one app."""
 
-    def __init__(self, app: AppSpec, target: str, limits: Limits) -> None:
+    def __init__(self, app: AppSpec, target: str, launcher: Launcher, limits: Limits) -> None:
         self.app = app
+        self._launcher = launcher
         self.state = PoolState.STARTING
         self.fault: str | None = None  # why the last start failed, as FILE:LINE: message
         self._target = target
@@ -61,12 +62,15 @@ class Pool:
         self._runners: dict[int, Runner] = {}  # those that are ready, by number
         self._waiting: dict[LiveRequest, None] = {}  # an ordered set: first come, first served
         self._numbers = 0
+        self._is_winding_down = False
+        self._has_outcome = asyncio.Event()  # the first runner is ready, or failed to be
         # Set while a runner is wanted: always, but for min_concurrency=0, where the first request asks for it.
         self._demand = asyncio.Event()
         if app.min_concurrency > 0:
             self._demand.set()
         else:
             self.state = PoolState.READY  # it is imported; that is all this app keeps up
+            self._has_outcome.set()
         self._tasks: asyncio.TaskGroup | None = None
 
     @property
@@ -86,6 +90,26 @@ class Pool:
                 self._tasks.create_task(
                     self._keep(first if number == 0 else None), name=f"keeper of {self.app.name}"
                 )
+
+    async def first_outcome(self) -> str | None:
+        """Wait until the app is ready or has failed to be; return the fault, if any."""
+        await self._has_outcome.wait()
+        return None if self.state is PoolState.READY else self.fault
+
+    def hand_over(self, successor: Pool | None) -> None:
+        """Take nothing new: waiting requests go to `successor`, running ones finish here, then `run` returns."""
+        self._is_winding_down = True
+        self._demand.set()
+        for runner in self._runners.values():
+            runner.retire()
+        waiting, self._waiting = tuple(self._waiting), {}
+        for live in waiting:
+            try:
+                if successor is None:
+                    raise RequestError("not_found", f"The app {self.app.name!r} is not served any more.")
+                successor.submit(live, start_timeout_s=None)
+            except RequestError as error:
+                live.fail(error)
 
     # --- requests ---------------------------------------------------------------------------------------
 
@@ -184,6 +208,10 @@ class Pool:
         failures = 0
         while True:
             await self._demand.wait()
+            if self._is_winding_down:
+                if process is not None:
+                    await process.kill()
+                return
             try:
                 runner = await self._bring_up(process)
             except (FileFault, RequestError, TimeoutError, OSError) as error:
@@ -198,7 +226,7 @@ class Pool:
 
     async def _bring_up(self, process: RunnerProcess | None) -> Runner:
         """Return a runner that is ready for work. Whatever goes wrong, no process is left behind."""
-        process = process or await RunnerProcess.start(self._target, self._limits)
+        process = process or await self._launcher.start(self._target)
         process.label = self.app.name
         try:
             async with asyncio.timeout(self.app.startup_timeout):
@@ -217,6 +245,9 @@ class Pool:
         process.link.on_released = self._assign
         self._runners[runner.number] = runner
         self.state, self.fault = PoolState.READY, None
+        self._has_outcome.set()
+        if self._is_winding_down:
+            runner.retire()
         _log.info("%s is ready (runner %d)", self.app.name, process.pid)
         self._assign()
         for live in self._waiting:
@@ -255,6 +286,7 @@ class Pool:
 
     def _failed(self, error: Exception, pause_s: float) -> None:
         self.fault = _told(error, self.app)
+        self._has_outcome.set()
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         _log.error("%s did not start; next try in %g s: %s%s", self.app.name, pause_s, self.fault, notes)
         if self.runners:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 from headrace.core.limits import Limits
 from headrace.supervisor.link import RunnerLink
@@ -22,12 +24,59 @@ from headrace.supervisor.link import RunnerLink
 _log = logging.getLogger(__name__)
 _output = logging.getLogger("headrace.output")
 
-_SECRET_PREFIXES = ("HEADRACE_", "FAL_KEY")
+#: Ours, not the model's.
+_WITHHELD_PREFIXES = ("HEADRACE_", "FAL_KEY")
+
+#: What a process cannot well do without, kept by `--clean-env`.
+_BASIC = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
-def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what of the node's environment a runner may see: everything but our settings and keys."""
-    return {name: value for name, value in environment.items() if not name.startswith(_SECRET_PREFIXES)}
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """How runners are started on this machine."""
+
+    limits: Limits
+    runner_env: tuple[str, ...] = ()  # variables that a runner gets in any case
+    clean_env: bool = False
+
+    def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
+        """Return what of the node's environment a runner may see: all but our settings and keys, or little."""
+        if self.clean_env:
+            given = {name for name in ours if name in _BASIC}
+        else:
+            given = {name for name in ours if not name.startswith(_WITHHELD_PREFIXES)}
+        return {name: ours[name] for name in (*given, *self.runner_env) if name in ours}
+
+    async def start(self, target: str) -> RunnerProcess:
+        """Start a runner for `target` (`FILE`, `FILE:Class` or `module:Class`). Raises `OSError`."""
+        ours, theirs = socket.socketpair()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                # -P: a file in the current folder must not shadow a library of the runner's.
+                *(sys.executable, "-P", "-m", "headrace.runner"),
+                *("--fd", str(theirs.fileno()), "--target", target, "--limits", _told(self.limits)),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=self.limits.output_line_bytes_max,
+                start_new_session=True,
+                env=self.environment(os.environ),
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        link = RunnerLink(self.limits)
+        ours.setblocking(False)
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        return RunnerProcess(process, link, target, self.limits)
+
+
+def _told(limits: Limits) -> str:
+    defaults = asdict(Limits())
+    return json.dumps({name: value for name, value in asdict(limits).items() if value != defaults[name]})
 
 
 class RunnerProcess:
@@ -44,31 +93,6 @@ class RunnerProcess:
             for stream in (process.stdout, process.stderr)
             if stream is not None
         ]
-
-    @classmethod
-    async def start(cls, target: str, limits: Limits) -> RunnerProcess:
-        """Start a runner for `target` (`FILE`, `FILE:Class` or `module:Class`). Raises `OSError`."""
-        ours, theirs = socket.socketpair()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "headrace.runner", "--fd", str(theirs.fileno()), "--target", target),
-                pass_fds=[theirs.fileno()],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                limit=limits.output_line_bytes_max,
-                start_new_session=True,
-                env=runner_environment(os.environ),
-            )
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        link = RunnerLink(limits)
-        ours.setblocking(False)
-        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
-        return cls(process, link, target, limits)
 
     async def stop(self) -> None:
         """End the process and everything in its group: EOF, then TERM, then KILL, each with its grace."""

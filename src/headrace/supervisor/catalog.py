@@ -1,0 +1,164 @@
+"""What is served now: the apps, their paths and their pools. It changes as a whole, when a file is reloaded.
+
+A target (`FILE`, `FILE:Class`, `module:Class`) is imported by a runner, which says what is in it; so a fault in
+a file is known before anything listens, and a faulty edit never replaces what works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from headrace.core.errors import FileFault, RequestError
+from headrace.core.limits import Limits
+from headrace.core.routes import RouteTable
+from headrace.core.spec import AppSpec
+from headrace.supervisor.pool import Pool
+from headrace.supervisor.process import Launcher, RunnerProcess
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the files, with --reload.
+WATCH_EVERY_S: Final = 0.5
+
+
+class LoadFault(Exception):
+    """Why a target cannot be served, in one line, where no file and line can be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A target that a runner has imported, and that runner."""
+
+    target: str
+    process: RunnerProcess
+    apps: tuple[AppSpec, ...]
+
+
+async def load(target: str, launcher: Launcher, limits: Limits) -> Loaded:
+    """Have a runner import a target. Raises `FileFault` or `LoadFault`, and leaves no process behind then."""
+    process = await launcher.start(target)
+    try:
+        return Loaded(target, process, await asyncio.wait_for(process.link.hello, limits.load_timeout_s))
+    except BaseException as error:
+        await process.kill()
+        if isinstance(error, RequestError):
+            raise LoadFault(f"{target}: the process that imports it died; its output stands above") from None
+        if isinstance(error, TimeoutError):
+            raise LoadFault(f"{target}: importing it took longer than {limits.load_timeout_s:g} s") from None
+        raise
+
+
+async def load_all(targets: Sequence[str], launcher: Launcher, limits: Limits) -> list[Loaded]:
+    """Load several targets at once; a fault in one ends them all, and is raised."""
+    loading = [asyncio.create_task(load(target, launcher, limits)) for target in targets]
+    try:
+        return list(await asyncio.gather(*loading))
+    except BaseException:
+        for task in loading:
+            task.cancel()
+        outcomes = await asyncio.gather(*loading, return_exceptions=True)
+        await unload(one for one in outcomes if isinstance(one, Loaded))
+        raise
+
+
+async def unload(loaded: Iterable[Loaded]) -> None:
+    """End the runners of targets that will not be served after all."""
+    await asyncio.gather(*(one.process.kill() for one in loaded))
+
+
+class Catalog:
+    """The apps of a node. Whoever needs `routes` or `pools` looks them up anew for each request."""
+
+    def __init__(
+        self, loaded: Sequence[Loaded], aliases: Mapping[str, str], launcher: Launcher, limits: Limits
+    ) -> None:
+        """Raise `FileFault` for names or paths that are claimed twice, `ValueError` for a bad alias."""
+        self._aliases = aliases
+        self._launcher = launcher
+        self._limits = limits
+        self._loaded = {one.target: one for one in loaded}
+        self.routes = self._routes(self._loaded)
+        self.pools: dict[str, Pool] = {}
+        for one in loaded:
+            self.pools |= self._new_pools(one)
+
+    async def run(self, *, reload: bool) -> None:
+        """Keep every app's runners up until cancelled; with `reload`, follow the files as they change."""
+        async with asyncio.TaskGroup() as tasks:
+            for one in self._loaded.values():
+                self._start(one, self.pools, tasks)
+            if reload:
+                for target in self._loaded:
+                    tasks.create_task(self._follow(target, tasks), name=f"watch of {target}")
+
+    async def unload(self) -> None:
+        """End the runners of a catalog that is not run."""
+        await unload(self._loaded.values())
+
+    def _routes(self, loaded: Mapping[str, Loaded]) -> RouteTable:
+        return RouteTable([app for one in loaded.values() for app in one.apps], self._aliases)
+
+    def _new_pools(self, one: Loaded) -> dict[str, Pool]:
+        return {app.name: Pool(app, one.target, self._launcher, self._limits) for app in one.apps}
+
+    @staticmethod
+    def _start(one: Loaded, pools: Mapping[str, Pool], tasks: asyncio.TaskGroup) -> None:
+        # The runner that imported the target goes on as its first app's; the others start their own.
+        for number, app in enumerate(one.apps):
+            first = one.process if number == 0 else None
+            tasks.create_task(pools[app.name].run(first), name=f"pool of {app.name}")
+
+    # --- reloading --------------------------------------------------------------------------------------
+
+    async def _follow(self, target: str, tasks: asyncio.TaskGroup) -> None:
+        """Reload a target each time its files have changed, and have then been left alone for a moment."""
+        served = seen = _stamps(self._loaded[target])
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            before, seen = seen, _stamps(self._loaded[target])
+            if seen != before or seen == served:
+                continue
+            served = seen
+            try:
+                await self._reload(target, tasks)
+            except (FileFault, LoadFault, ValueError, OSError) as fault:
+                _log.error("not reloaded, the old one goes on: %s", fault)
+
+    async def _reload(self, target: str, tasks: asyncio.TaskGroup) -> None:
+        """Put what is in a target now in the place of what was: new calls go there, running ones finish."""
+        one = await load(target, self._launcher, self._limits)
+        try:
+            loaded = {**self._loaded, target: one}
+            routes = self._routes(loaded)
+        except BaseException:
+            await one.process.kill()
+            raise
+        successors = self._new_pools(one)
+        self._start(one, successors, tasks)
+        faults = [fault for pool in successors.values() if (fault := await pool.first_outcome())]
+        if faults:
+            for pool in successors.values():
+                pool.hand_over(None)
+            raise LoadFault("; ".join(faults))
+        predecessors = {app.name: self.pools.pop(app.name) for app in self._loaded[target].apps}
+        self._loaded, self.routes = loaded, routes
+        self.pools |= successors
+        for name, pool in predecessors.items():
+            pool.hand_over(successors.get(name))
+        _log.info("reloaded %s", target)
+
+
+def _stamps(one: Loaded) -> dict[Path, int]:
+    """Return when each Python file beside the target's own was changed: what it imports is often there."""
+    folders = {Path(app.file).parent for app in one.apps}
+    stamps = {}
+    for path in (path for folder in folders for path in folder.glob("*.py")):
+        with suppress(OSError):  # gone between the listing and the look
+            stamps[path] = path.stat().st_mtime_ns
+    return stamps

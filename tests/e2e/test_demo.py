@@ -1,0 +1,146 @@
+"""`headrace demo`: a real stream on the screen, and lines that work as they are pasted."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.server import PATIENCE_S, eventually, processes
+from tests.support.smollm2 import need_model
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A user who has nothing yet but the model."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "FAL_"))}
+    folders = {"XDG_DATA_HOME": "data", "XDG_CONFIG_HOME": "config", "TMPDIR": "tmp"}
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "headrace.toml").write_text("[aliases]\n'a/b' = 'no/such'\n")  # meant for another server
+    return ours | {name: str(tmp_path / folder) for name, folder in folders.items()}
+
+
+@contextlib.contextmanager
+def running_demo(environment, folder, *words):
+    command = [sys.executable, "-m", "headrace", "demo", *words]
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as demo:
+        try:
+            yield demo
+        finally:
+            if demo.poll() is None:
+                demo.terminate()
+                demo.wait(PATIENCE_S)
+
+
+def children_of(pid):
+    return [child for child, parent, _ in processes() if parent == pid]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+def read_until(demo, text):
+    read = b""
+    while text not in read:
+        piece = os.read(demo.stdout.fileno(), 65_536)
+        assert piece, f"the demo ended before {text!r}: {read!r} {demo.stderr.read()!r}"
+        read += piece
+    return read
+
+
+def test_once_streams_token_by_token_and_leaves_nothing(environment, tmp_path):
+    need_model()
+    began = time.monotonic()
+    with running_demo(environment, tmp_path, "--once", "--port", str(free_port())) as demo:
+        first = read_until(demo, b"blue.\n")  # the prompt's line
+        while first.count(b"\n") == 1 and first.endswith(b"\n"):
+            first += os.read(demo.stdout.fileno(), 1)
+        first_s = time.monotonic() - began
+        children = children_of(demo.pid)
+        rest = demo.stdout.read()
+        demo.wait(PATIENCE_S)
+    print(f"the first token was on the screen after {first_s:.2f} s")
+
+    assert 0 == demo.returncode
+    assert b"finish_reason" in rest
+    assert b"finish_reason" not in first
+    assert [] == [pid for pid in children if pid in {alive for alive, _, _ in processes()}]
+    assert ["headrace.toml", "tmp"] == sorted(path.name for path in tmp_path.iterdir())
+    assert [] == list((tmp_path / "tmp").iterdir())
+
+
+def test_the_pasted_lines_work_and_ctrl_c_ends_it(environment, tmp_path):
+    need_model()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with running_demo(environment, tmp_path, "--port", str(port)) as demo:
+            shown = read_until(demo, b"Ctrl-C stops the server.").decode()
+            key = re.search(r"^key  (hr_[a-z2-7]{12}:\S{43})$", shown, re.MULTILINE)[1]
+            curl = re.search(r"^curl .*?}'$", shown, re.MULTILINE | re.DOTALL)[0]
+            python = re.search(r'^\S*python\S* -c ".*?^"$', shown, re.MULTILINE | re.DOTALL)[0]
+            by_curl, by_python = (paste(line, environment, tmp_path) for line in (curl, python))
+            children = children_of(demo.pid)
+            demo.send_signal(signal.SIGINT)
+            demo.wait(PATIENCE_S)
+            told = demo.stderr.read().decode()
+
+    assert f"port {port} is taken; using " in told
+    assert 0 == demo.returncode
+    assert 'data: {"delta":' in by_curl
+    assert 20 < len(by_python)
+    assert key in curl
+    assert key in python
+    assert children
+    eventually(lambda: not set(children) & {pid for pid, _, _ in processes()}, "the server is gone")
+
+
+def paste(line, environment, folder):
+    done = subprocess.run(["bash", "-c", line], env=environment, cwd=folder, capture_output=True, timeout=100)
+    assert 0 == done.returncode, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_ending_the_demo_by_term_ends_its_server(environment, tmp_path):
+    need_model()
+    with running_demo(environment, tmp_path, "--port", str(free_port())) as demo:
+        read_until(demo, b"blue.\n")
+        children = children_of(demo.pid)
+        demo.terminate()
+        demo.wait(PATIENCE_S)
+
+    assert 128 + signal.SIGTERM == demo.returncode
+    assert children
+    eventually(lambda: not set(children) & {pid for pid, _, _ in processes()}, "the server is gone")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "is not a file; --model takes a .gguf"), (b"GGUF?", "is missing or damaged")],
+    ids=["absent", "damaged"],
+)
+def test_a_model_that_cannot_be_served_ends_the_demo_with_a_line(environment, tmp_path, content, message):
+    path = tmp_path / "other.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    with running_demo(environment, tmp_path, "--once", "--model", str(path), "--port", str(free_port())) as demo:
+        told = demo.stderr.read().decode()
+        demo.wait(PATIENCE_S)
+
+    assert 1 == demo.returncode
+    assert message in told
