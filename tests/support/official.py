@@ -190,7 +190,7 @@ def outcome(process: subprocess.Popen[str], *, seconds: float = PATIENCE_S) -> O
     """Let a client come to its end, and return what it told."""
     told, complaint = process.communicate(timeout=seconds)
     outcome = Outcome(exit_status=process.returncode, complaint=complaint)
-    for line in told.splitlines():
+    for line in filter(None, told.split("\n")):  # U+2028 is no end of a line here
         for name, value in json.loads(line).items():
             if name == "item":
                 outcome.items.append(value)

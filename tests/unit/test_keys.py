@@ -315,7 +315,7 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("headrace.store.keyfile.os.fsync", full_disk)
+    monkeypatch.setattr("headrace.store.files.os.fsync", full_disk)
     with pytest.raises(KeyFault, match="No space left on device"):
         file.create("desktop")
 

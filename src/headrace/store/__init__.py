@@ -2,6 +2,8 @@
 
     port      what the rest of the node may ask of the store: protocols alone
     keyfile   the keys, in DATA_DIR/keys.json
+    tls       the local CA and the server's certificate, in DATA_DIR/tls
+    files     files that several processes share
 
 Private. The gateway and the supervisor know `port`; only `headrace.node` knows which store stands behind it.
 """

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,13 +23,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace.core.keys import KEY_RANDOM_BYTES, KeyFault, KeyId, KeyRecord, make_key, verify_key
+from headrace.store import files
 
 #: Seconds between two looks at the file's stat. One stat costs about 2 µs, so it is done inline; once a
 #: second keeps it out of a flood of requests and a revoked key out within two.
 RECHECK_S: Final = 1.0
-
-#: Seconds a writer waits for another. A write takes milliseconds; longer means a stuck or stopped process.
-LOCK_WAIT_S: Final = 10.0
 
 #: Bytes of a key file: some 50,000 keys. More is not a key file.
 FILE_BYTES_MAX: Final = 10 * 1024 * 1024
@@ -114,10 +110,12 @@ class KeyFile:
         """Give the keys to change, alone among all processes, and write them when the block ends well."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _locked(self.path.with_name(f"{self.path.name}.lock")):
+            with files.locked(self.path.with_name(f"{self.path.name}.lock")):
                 records = _read(self.path)
                 yield records
-                _replace(self.path, _encode(records))
+                files.replace(self.path, _encode(records))
+        except files.FileBusy as busy:
+            raise KeyFault(str(busy)) from None
         except OSError as error:
             raise KeyFault(
                 f"{self.path}: cannot be written ({error.strerror}); check the folder's owner and free space, "
@@ -171,44 +169,3 @@ def _decode(content: bytes) -> dict[KeyId, KeyRecord]:
 def _encode(records: Mapping[KeyId, KeyRecord]) -> bytes:
     keys = [dataclasses.asdict(record) for record in records.values()]
     return json.dumps({"version": _VERSION, "keys": keys}, indent=1).encode("ascii") + b"\n"
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file. The kernel lets go of it when its holder dies, whatever way."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise KeyFault(
-                        f"{path}: held by another process for {LOCK_WAIT_S:.0f} s; see who with `fuser {path}`"
-                    ) from None
-                time.sleep(0.01)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put `content` in the place of `path`, whole or not at all, and on the disk before this returns."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
