@@ -305,6 +305,13 @@ def test_a_reader_that_does_not_read_stops_the_model(server):
         del stream
 
 
+def test_a_reader_that_takes_nothing_is_ended_and_its_slot_free():
+    with running_server(limits={"stall_timeout_s": 1}) as server:
+        with server.open("/zoo/zoo/flood/stream", {"n": 100_000, "name": "stalled"}) as stream:
+            eventually(server.saw("finally flood stalled"), "the model is stopped")
+            del stream
+
+
 def test_a_slow_reader_gets_every_event_in_the_end(server):
     with server.open("/zoo/zoo/flood/stream", {"n": 3_000, "name": "slow"}) as stream:
         settle(lambda: made(server, "slow"))
@@ -314,7 +321,7 @@ def test_a_slow_reader_gets_every_event_in_the_end(server):
 
 
 def made(server, name: str) -> int:
-    return max((int(note.split()[-1]) for note in server.notes() if note.startswith(f"flood {name}")), default=0)
+    return max((int(note.split()[-1]) for note in server.notes() if note.startswith(f"flood {name} ")), default=0)
 
 
 def settle(value) -> int:

@@ -127,10 +127,13 @@ class Zoo(headrace.App, name="zoo/zoo", max_multiplexing=8):
     @headrace.endpoint("/flood")
     def flood(self, input: Count):
         """Yield as fast as it may; notes how far it got each 100 events."""
-        for i in range(input.n):
-            if i % 100 == 0:
-                note(f"flood {input.name} {i}")
-            yield {"i": i, "pad": "x" * 1000}
+        try:
+            for i in range(input.n):
+                if i % 100 == 0:
+                    note(f"flood {input.name} {i}")
+                yield {"i": i, "pad": "x" * 1000}
+        finally:
+            note(f"finally flood {input.name}")
 
     @headrace.endpoint("/raise-first")
     def raise_first(self, input: dict):
@@ -161,6 +164,13 @@ class Zoo(headrace.App, name="zoo/zoo", max_multiplexing=8):
         """Say nothing for a while, then one word."""
         await asyncio.sleep(input.pause)
         yield {"i": 0}
+
+    @headrace.endpoint("/silent-raise")
+    async def silent_raise(self, input: Count):
+        """Say nothing for a while, then fail."""
+        await asyncio.sleep(input.pause)
+        raise ValueError("a secret of the model")
+        yield {}
 
     @headrace.endpoint("/die")
     def die(self, input: Count):

@@ -66,6 +66,7 @@ class EventWriter:
         self._taken = 0  # by cost, of what was written
         self._written_at = 0.0
         self._heartbeat: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
         self.has_begun = False
         self.ended: asyncio.Future[None] = self._loop.create_future()
         outlet.on_ready = self._caught_up
@@ -103,6 +104,21 @@ class EventWriter:
             outlet.write(b"data: %b\n\n" % b"\n\ndata: ".join(texts))
         self._written_at = self._loop.time()
         self._give_credit()
+        if outlet.is_paused and self._stall is None:
+            self._watch_stall(outlet.buffered_bytes, self._loop.time())
+
+    def _watch_stall(self, buffered: int, since: float) -> None:
+        """End a reader that takes no byte at all for `stall_timeout_s`: it holds a slot and a model's work."""
+        now, limit_s = self._loop.time(), self._limits.stall_timeout_s
+        if not self._outlet.is_paused:
+            self._stall = None
+            return
+        if self._outlet.buffered_bytes != buffered:
+            buffered, since = self._outlet.buffered_bytes, now
+        elif now - since >= limit_s:
+            self._outlet.abort()
+            return
+        self._stall = self._loop.call_later(min(1.0, limit_s / 4), self._watch_stall, buffered, since)
 
     def _caught_up(self) -> None:
         self._give_credit()
@@ -133,8 +149,9 @@ class EventWriter:
 
     async def close(self) -> None:
         """Put the right end to what has begun: a clean one for success, an error event and a cut for all else."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        for timer in (self._heartbeat, self._stall):
+            if timer is not None:
+                timer.cancel()
         self._outlet.on_ready = self._outlet.on_lost = None
         if not self.has_begun or self._outlet.is_lost:
             return

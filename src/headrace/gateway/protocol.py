@@ -30,6 +30,9 @@ OUTLET = "headrace.outlet"
 
 _CLOSE = (b"connection", b"close")
 
+#: Bytes that may wait in a transport before it says so. uvloop's own choice for TCP; by TLS it takes 512 KiB.
+_HIGH_WATER_BYTES = 64 * 1024
+
 
 class Outlet:
     """Where a stream's bytes go: one response, written without waiting.
@@ -103,9 +106,15 @@ class Outlet:
                 while transport.get_write_buffer_size() and not self.is_lost:
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(limits.cut_delay_s)
-            transport.close()
+                transport.close()
+                while not self.is_lost:  # by TLS, closing takes the client's goodbye
+                    await asyncio.sleep(0.01)
         except TimeoutError:
             transport.abort()
+
+    def abort(self) -> None:
+        """Drop the connection and what waits in it: this client is not coming back for it."""
+        self._protocol.transport.abort()
 
     def answer_and_leave(self, answer: Answer) -> None:
         """Answer a request whose body was not read to its end, and close the connection behind it."""
@@ -154,6 +163,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if sock is not None:
             # The kernel doubles what it is asked for (socket(7)).
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._limits.socket_buffer_bytes // 2)
+        self.transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
         self._start_header_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
