@@ -89,11 +89,16 @@ def is_too_deep(body: bytes, depth_max: int) -> bool:
         return False
     # One kind of bracket will do: a mismatch is no JSON, which the parser says better.
     brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _NOT_BRACKETS)
-    # Each round peels the innermost level off everywhere. What is left is deeper, or does not balance.
+    # Each round peels the innermost level off everywhere.
     for _ in range(depth_max):
         brackets = brackets.replace(b"[]", b"")
         if not brackets:
             return False
+    # What is left is deeper where it balances; where it does not, only its openings count.
+    return b"[]" in brackets or _opens_deeper(brackets, depth_max)
+
+
+def _opens_deeper(brackets: bytes, depth_max: int) -> bool:
     depth = 0
     for bracket in brackets:
         depth += 1 if bracket == _OPENING else -1
