@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[0] = str(ROOT)  # run as a file, Python puts bench/ there
 
-from bench import report  # noqa: E402
+from bench import report, sdk  # noqa: E402
 from bench.measure import Load, Window, bytes_per_stream, call_window, stream_window  # noqa: E402
 from bench.report import Row  # noqa: E402
 from bench.servers import PEER_PYTHON, SERVERS, Running, Server, running  # noqa: E402
@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.setup:
         return
 
-    rows = measure_servers(chosen, options.rounds, options.seconds)
-    if "sdk" in options.only:
-        rows += measure_sdk()
+    rows = measure_sdk() if "sdk" in options.only else []
+    if chosen:
+        rows += measure_memory(chosen) + measure_servers(chosen, options.rounds, options.seconds)
     path = report.write_json(rows, options.results)
     print(report.text(rows))
     print(f"\n{report.machine()}\nkept in {path}")
@@ -116,14 +116,13 @@ def measure_servers(servers: Sequence[Server], rounds: int, seconds: float) -> l
         started = [stack.enter_context(running(server, cores[0])) for server in servers]
         os.sched_setaffinity(0, {cores[-1]})
         stack.callback(os.sched_setaffinity, 0, cores)
-        memory = memory_rows(started)  # first: afterwards a stream finds freed memory, and shows less
         windows: Windows = defaultdict(list)
         for number in range(rounds):
             print(f"round {number + 1} of {rounds} ...", file=sys.stderr)
             for name, load, one in _turn(started):
                 take = stream_window if name in STREAM_LOADS else call_window
                 windows[name, one.server.name].append(take(one, load, seconds))
-        return [*stream_rows(windows), *call_rows(windows), *memory]
+        return [*stream_rows(windows), *call_rows(windows)]
 
 
 def _turn(started: Iterable[Running]) -> Iterable[tuple[str, Load, Running]]:
@@ -161,17 +160,23 @@ def call_rows(windows: Windows) -> list[Row]:
     return rows
 
 
-def memory_rows(started: Iterable[Running]) -> list[Row]:
-    """Return what an open, silent stream holds."""
-    fit = [one for one in started if "silent" not in one.server.skips]
-    return [_row("memory", one.server.name, [bytes_per_stream(one) / 1024], "KiB/stream") for one in fit]
+def measure_memory(servers: Iterable[Server]) -> list[Row]:
+    """Return what an open, silent stream holds, each in a fresh server: a used one has freed memory to give."""
+    rows = []
+    for server in servers:
+        with running(server, min(os.sched_getaffinity(0))) as one:
+            rows.append(_row("memory", server.name, [bytes_per_stream(one) / 1024], "KiB/stream"))
+    return rows
 
 
 def measure_sdk() -> list[Row]:
     """Return what an event costs our client and fal-client's stack."""
-    from bench import sdk
-
-    return [Row(**row) for row in sdk.measure()]
+    rows = []
+    for client in sdk.measure():
+        name, colour = client["name"].split(", ")
+        subject = report.OURS if name == "headrace" else name
+        rows.append(_row(f"SDK {colour}", subject, [client["us_per_event"]], "µs/event"))
+    return rows
 
 
 def _row(measure: str, subject: str, values: Sequence[float], unit: str, regime: float | None = None) -> Row:

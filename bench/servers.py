@@ -59,8 +59,6 @@ SERVERS = (
         "litserve",
         _peer("litserve_app.py"),
         lambda workload: "/sync" if workload == "sync" else "/async",
-        # It does not start hundreds of streams at a time.
-        skips=frozenset({"silent"}),
     ),
     Server("FastAPI + StreamingResponse", "fastapi", _peer("fastapi_app.py"), "/{}".format),
     Server(

@@ -1,7 +1,8 @@
 """What a node is told: flags, over the environment, over `headrace.toml` in the current folder, over defaults.
 
 `SETTINGS` is the one table of all there is to set; `--help` and docs/reference/settings.md say what it says.
-`load` reads the sources once and returns a frozen `Config`; nobody else looks at them.
+`load` reads the sources once and returns a frozen `Config`; nobody else looks at them. How a value is read stands
+in `headrace.values`.
 
 This file does not know what the settings do. The client's own (`HEADRACE_URL`, `HEADRACE_KEY`) are
 `headrace.client`'s.
@@ -13,25 +14,33 @@ import dataclasses
 import difflib
 import ipaddress
 import os
-import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from headrace.core.limits import Limits
+from headrace.values import (
+    LOG_LEVELS,
+    limit_reader,
+    read_aliases,
+    read_folder,
+    read_host,
+    read_hosts,
+    read_log_level,
+    read_names,
+    read_networks,
+    read_origins,
+    read_port,
+    read_switch,
+    read_targets,
+    read_tls_names,
+    read_url,
+)
 
 #: Read from the current folder when it is there.
 FILE_NAME: Final = "headrace.toml"
-
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-
-#: Limits that may be 0: "at once". For any other, 0 would mean a busy loop or a server that serves nothing.
-_MAY_BE_ZERO: Final = frozenset({"drain_s", "cut_delay_s", "cancel_grace_s", "headers_hold_s"})
-
-_HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 class ConfigFault(Exception):
@@ -65,6 +74,10 @@ class Config:
     runner_env: tuple[str, ...] = ()
     clean_env: bool = False
     reload: bool = False
+    tls: bool = False
+    tls_port: int = 8443
+    tls_names: tuple[str, ...] = ()
+    impersonate: bool = False
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -76,150 +89,13 @@ class Config:
     def url(self) -> str:
         """Where a client on this machine finds the server: `http://host:port`, without a final slash."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - told, not bound
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return f"http://{_authority(host, self.port)}"
 
-
-# --- reading values: each takes what a flag, a variable or TOML gave, and returns it or says what it wants ---
-
-
-def _read_host(value: object) -> str:
-    if isinstance(value, str):
-        try:
-            return str(ipaddress.ip_address(value.removeprefix("[").removesuffix("]")))
-        except ValueError:
-            if _HOST_NAME.fullmatch(value):
-                return value
-    raise ValueError("an address or a host name, without scheme and port")
-
-
-def _read_port(value: object) -> int:
-    port = _whole_number(value)
-    if port is None or not 0 <= port <= 65535:
-        raise ValueError("a port from 1 to 65535, or 0 for any free one")
-    return port
-
-
-def _read_folder(value: object) -> Path:
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise ValueError("the path of a folder")
-    return Path(value).expanduser().absolute()
-
-
-def _read_switch(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-    }
-    if not isinstance(value, str) or value.lower() not in words:
-        raise ValueError("1 or 0, true or false")
-    return words[value.lower()]
-
-
-def _read_targets(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = value.split()
-    if not isinstance(value, list | tuple) or not all(isinstance(target, str) and target for target in value):
-        raise ValueError("a list of FILE, FILE:Class or module:Class")
-    return tuple(value)
-
-
-def _read_aliases(value: object) -> dict[str, str]:
-    """Read `NEW=OLD` words (a flag's), comma-separated ones (a variable's) or a table (the file's)."""
-    if isinstance(value, Mapping):
-        pairs = [(str(new), old) for new, old in value.items()]
-    elif isinstance(value, str | list | tuple):
-        words = value.split(",") if isinstance(value, str) else value
-        pairs = [(new.strip(), old.strip()) for new, _, old in (str(word).partition("=") for word in words)]
-    else:
-        pairs = [("", "")]
-    if not all(isinstance(old, str) and new and old and "=" not in old for new, old in pairs):
-        raise ValueError("NEW=OLD, such as fal-ai/flux=me/flux")
-    aliases = dict(pairs)
-    if len(aliases) != len(pairs):
-        raise ValueError("every NEW name once")
-    return aliases
-
-
-def _words(value: object) -> list[str]:
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, list | tuple) or not all(isinstance(text, str) for text in given):
-        raise ValueError("one or more words")
-    return [word.strip() for text in given for word in text.split(",")]
-
-
-def _read_origins(value: object) -> tuple[str, ...]:
-    origins = _words(value)
-    for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in {"http", "https"} or origin != f"{parts.scheme}://{parts.netloc}".lower():
-            raise ValueError("origins as browsers send them, such as https://app.example.org")
-    return tuple(origins)
-
-
-def _read_hosts(value: object) -> tuple[str, ...]:
-    hosts = _words(value)
-    if not all(_HOST_NAME.fullmatch(host) for host in hosts):
-        raise ValueError("host names without a port, such as api.example.org")
-    return tuple(host.lower() for host in hosts)
-
-
-def _read_url(value: object) -> str:
-    parts = urlsplit(value) if isinstance(value, str) else None
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
-        raise ValueError("the address that clients use, such as https://api.example.org")
-    return str(value).rstrip("/")
-
-
-def _read_networks(value: object) -> tuple[str, ...]:
-    try:
-        return tuple(str(ipaddress.ip_network(word)) for word in _words(value))
-    except ValueError:
-        raise ValueError("addresses or networks, such as 127.0.0.1 or 10.0.0.0/8") from None
-
-
-def _read_names(value: object) -> tuple[str, ...]:
-    names = _words(value)
-    if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in names):
-        raise ValueError("names of variables, such as HF_TOKEN")
-    return tuple(names)
-
-
-def _read_log_level(value: object) -> str:
-    if not isinstance(value, str) or value.lower() not in LOG_LEVELS:
-        raise ValueError(f"one of {', '.join(LOG_LEVELS)}")
-    return value.lower()
-
-
-def _limit_reader(name: str, *, whole: bool) -> Callable[[object], float]:
-    least = "at least 0" if name in _MAY_BE_ZERO else "above 0"
-
-    def read(value: object) -> float:
-        number = _whole_number(value) if whole else _number(value)
-        if number is None or not number < float("inf") or number < 0 or (number == 0 and least == "above 0"):
-            raise ValueError(f"a {'whole number' if whole else 'number of seconds'} {least}")
-        return number
-
-    return read
-
-
-def _whole_number(value: object) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
-        return int(value)
-    return value if type(value) is int else None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,9})?", value):
-        return float(value)
-    return float(value) if type(value) in {int, float} else None  # type: ignore[arg-type]
+    @property
+    def tls_authority(self) -> str:
+        """Where it finds it by TLS: `host:port`. By name, where `localhost` leads to the host listened on."""
+        by_name = self.host in {"127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - told, not bound
+        return _authority("localhost" if by_name else self.host, self.tls_port)
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -250,7 +126,7 @@ def _limit_settings() -> Iterator[Setting]:
             f"limits.{limit.name}",
             str(limit.default),
             "See core/limits.py for its reason.",
-            _limit_reader(limit.name, whole=whole),
+            limit_reader(limit.name, whole=whole),
             env="HEADRACE_DRAIN_S" if limit.name == "drain_s" else None,
         )
 
@@ -262,23 +138,23 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "targets",
             "none",
             "What to serve: FILE, FILE:Class or module:Class, one or more.",
-            _read_targets,
+            read_targets,
             "TARGET…",
         ),
         Setting(
             "host",
             "127.0.0.1",
             "Address to listen on; 0.0.0.0 for every one.",
-            _read_host,
+            read_host,
             "--host",
             "HEADRACE_HOST",
         ),
-        Setting("port", "8080", "Port to listen on; 0 for any free one.", _read_port, "--port", "HEADRACE_PORT"),
+        Setting("port", "8080", "Port to listen on; 0 for any free one.", read_port, "--port", "HEADRACE_PORT"),
         Setting(
             "data_dir",
             "~/.local/share/headrace",
             "Folder of the keys; $XDG_DATA_HOME counts.",
-            _read_folder,
+            read_folder,
             "--data-dir",
             "HEADRACE_DATA_DIR",
         ),
@@ -286,7 +162,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "no_auth",
             "false",
             "Answer without a key. On a loopback host only.",
-            _read_switch,
+            read_switch,
             "--no-auth",
             "HEADRACE_NO_AUTH",
         ),
@@ -294,7 +170,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "aliases",
             "none",
             "A further name for an app, NEW=OLD; may be repeated.",
-            _read_aliases,
+            read_aliases,
             "--alias",
             "HEADRACE_ALIAS",
         ),
@@ -302,7 +178,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "log_level",
             "info",
             f"One of {', '.join(LOG_LEVELS)}.",
-            _read_log_level,
+            read_log_level,
             "--log-level",
             "HEADRACE_LOG_LEVEL",
         ),
@@ -310,7 +186,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "origins",
             "none",
             "Pages of this origin may call, such as https://app.example.org; may be repeated.",
-            _read_origins,
+            read_origins,
             "--origin",
             "HEADRACE_ORIGIN",
         ),
@@ -318,7 +194,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "allowed_hosts",
             "none",
             "A further host name to answer to; may be repeated.",
-            _read_hosts,
+            read_hosts,
             "--allowed-host",
             "HEADRACE_ALLOWED_HOST",
         ),
@@ -326,7 +202,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "public_url",
             "the request's own",
             "The address that clients use, for the URLs we give out.",
-            _read_url,
+            read_url,
             "--public-url",
             "HEADRACE_PUBLIC_URL",
         ),
@@ -334,7 +210,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "trusted_proxies",
             "none",
             "Address or network of a proxy whose X-Forwarded-Proto and -Host count; may be repeated.",
-            _read_networks,
+            read_networks,
             "--trusted-proxy",
             "HEADRACE_TRUSTED_PROXY",
         ),
@@ -342,7 +218,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "runner_env",
             "none",
             "A variable that runners get although it is withheld (HEADRACE_*, FAL_KEY*, or all by --clean-env).",
-            _read_names,
+            read_names,
             "--env",
             "HEADRACE_ENV",
         ),
@@ -350,7 +226,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "clean_env",
             "false",
             "Give runners a bare environment: PATH, HOME, LANG and what --env names.",
-            _read_switch,
+            read_switch,
             "--clean-env",
             "HEADRACE_CLEAN_ENV",
         ),
@@ -358,9 +234,41 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "reload",
             "false",
             "Load a file again when it changes; running streams finish on the old one.",
-            _read_switch,
+            read_switch,
             "--reload",
             "HEADRACE_RELOAD",
+        ),
+        Setting(
+            "tls",
+            "false",
+            "Serve https beside http, with a certificate of its own local CA.",
+            read_switch,
+            "--tls",
+            "HEADRACE_TLS",
+        ),
+        Setting(
+            "tls_port",
+            "8443",
+            "Port to listen on for https; 0 for any free one.",
+            read_port,
+            "--tls-port",
+            "HEADRACE_TLS_PORT",
+        ),
+        Setting(
+            "tls_names",
+            "none",
+            "A further host name or address in the certificate; may be repeated.",
+            read_tls_names,
+            "--tls-name",
+            "HEADRACE_TLS_NAME",
+        ),
+        Setting(
+            "impersonate",
+            "false",
+            "Put fal.run, queue.fal.run and rest.fal.ai into the certificate, and answer to them.",
+            read_switch,
+            "--impersonate",
+            "HEADRACE_IMPERSONATE",
         ),
         *_limit_settings(),
     )
@@ -392,6 +300,7 @@ def load(
     }
     config = Config(**chosen, limits=Limits(**limits))  # type: ignore[arg-type]
     _check_exposure(config, origin)
+    _check_tls(config, origin)
     return config
 
 
@@ -442,6 +351,17 @@ def _check_exposure(config: Config, origin: Mapping[str, str]) -> None:
             f"{origin['no_auth']}: serving without keys is for a loopback host (127.0.0.1, ::1, localhost) only, "
             f"not {config.host}; leave it out and make a key with `headrace keys create`"
         )
+
+
+def _check_tls(config: Config, origin: Mapping[str, str]) -> None:
+    """A name for a certificate that nobody makes is a wish unheard."""
+    idle = [name for name in ("tls_names", "impersonate") if getattr(config, name) and not config.tls]
+    if idle:
+        raise ConfigFault(f"{origin[idle[0]]}: is for the certificate of --tls; add --tls")
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_loopback(host: str) -> bool:

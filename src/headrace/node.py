@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime as dt
 import errno
 import ipaddress
 import logging
@@ -21,7 +22,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from headrace.client.credentials import find_key, save_key, saved_keys
@@ -36,12 +37,19 @@ from headrace.gateway.auth import Authenticator
 from headrace.gateway.guard import Guard, is_loopback
 from headrace.gateway.listen import Listeners, bind, next_free_port
 from headrace.gateway.origins import Origins
+from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.process import Launcher
 
-__all__ = ["check", "keys", "next_free_port", "serve"]
+if TYPE_CHECKING:
+    import ssl
+
+    from headrace.store.certificates import Names
+    from headrace.store.tls import TlsFolder
+
+__all__ = ["check", "keys", "next_free_port", "serve", "tls"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +76,13 @@ def check(config: Config) -> int:
 def keys(config: Config) -> KeyFile:
     """Return the keys of the node whose data lies in `config.data_dir`. Raises `KeyFault` when damaged."""
     return KeyFile(Path(config.data_dir) / "keys.json")
+
+
+def tls(config: Config) -> TlsFolder:
+    """Return the local CA and the certificate of the node whose data lies in `config.data_dir`."""
+    from headrace.store.tls import TlsFolder  # the cryptography behind it takes a while to import
+
+    return TlsFolder(Path(config.data_dir) / "tls")
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -135,8 +150,7 @@ class Node:
         """Build, serve until told to stop, drain, take down."""
         catalog = await _load(self._config)
         try:
-            sock = _bind(self._config.host, self._config.port, "--port")
-            self._config = dataclasses.replace(self._config, port=sock.getsockname()[1])
+            sockets = self._sockets()
             key_file = None if self._config.no_auth else _keys_for_the_user(self._config)
         except BaseException:
             await catalog.unload()
@@ -144,7 +158,8 @@ class Node:
         dispatcher = Dispatcher(catalog, node=secrets.randbits(16), limits=self._limits)
         gateway = Gateway(catalog, dispatcher, self._door(key_file), self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
-        await listeners.open(sock)
+        for sock, context in sockets:
+            await listeners.open(sock, context)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(catalog.run(reload=self._config.reload), name="catalog"),
@@ -158,6 +173,17 @@ class Node:
                 task.cancel()
         return 0
 
+    def _sockets(self) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
+        """Bind what the node listens on: http, and with --tls https. From then on the ports are known."""
+        config = self._config
+        sock = _bind(config.host, config.port, "--port")
+        self._config = dataclasses.replace(self._config, port=sock.getsockname()[1])
+        if not config.tls:
+            return [(sock, None)]
+        tls_sock = _bind(config.host, config.tls_port, "--tls-port")
+        self._config = dataclasses.replace(self._config, tls_port=tls_sock.getsockname()[1])
+        return [(sock, None), (tls_sock, _tls_context(config))]
+
     def _door(self, key_file: KeyFile | None) -> Door:
         config = self._config
         origins = Origins(loopback_only=is_loopback(config.host), allowed=frozenset(config.origins))
@@ -167,12 +193,17 @@ class Node:
     def _guard(self) -> Guard:
         config = self._config
         allowed_hosts = set(config.allowed_hosts)
+        loopback_only = is_loopback(config.host)
         if allowed_hosts and config.public_url is not None:
             allowed_hosts.add(urlsplit(config.public_url).hostname or "")
-        return Guard(self._limits, loopback_only=is_loopback(config.host), allowed_hosts=frozenset(allowed_hosts))
+        if allowed_hosts or loopback_only:  # else every name is good, and a list would end that
+            allowed_hosts.update(_tls_names(config).hosts if config.tls else ())
+        return Guard(self._limits, loopback_only=loopback_only, allowed_hosts=frozenset(allowed_hosts))
 
     def _announce(self, routes: RouteTable) -> None:
         print(f"Headrace serves on {self._config.url}")  # noqa: T201
+        if self._config.tls:
+            print(f"Headrace serves on https://{self._config.tls_authority}")  # noqa: T201
         _print_apps(routes, self._config.url)
         sys.stdout.flush()
 
@@ -209,6 +240,25 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
             advice = f"; {free} is free: add {flag} {free}" if free else ""
             raise StartFault(f"port {port} on {host} is in use{advice}") from None
         raise StartFault(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+def _tls_names(config: Config) -> Names:
+    from headrace.store.certificates import names_of
+
+    return names_of(config.host, config.tls_names, impersonate=config.impersonate)
+
+
+def _tls_context(config: Config) -> ssl.SSLContext:
+    """Return what the https listener needs, once the certificates are as they should be."""
+    folder = tls(config)
+    try:
+        told = folder.prepare(_tls_names(config), dt.datetime.now(dt.UTC))
+        if told is not None:
+            print(told)  # noqa: T201
+            print('Clients learn of it by: eval "$(headrace env)"')  # noqa: T201
+        return folder.context()
+    except (OSError, FileBusy) as error:
+        raise StartFault(f"no certificate for --tls: {error}") from None
 
 
 def _keys_for_the_user(config: Config) -> KeyFile:

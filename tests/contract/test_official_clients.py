@@ -72,6 +72,17 @@ def test_silence_with_heartbeats_disturbs_nobody(served, client):
     assert (called.items, called.error) == ([{"i": 0}], None)
 
 
+@pytest.mark.parametrize(
+    ("client", "timeout"),
+    [(PYTHON, 1), (PYTHON_ASYNC, 1), (JAVASCRIPT, 1_000)],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_heartbeats_keep_a_clients_own_timeout_from_passing(served, client, timeout):
+    called = client.stream(served, "zoo/zoo/silent", {"pause": 2}, options={"timeout": timeout})
+
+    assert (called.items, called.error) == ([{"i": 0}], None)
+
+
 @every_client
 def test_heartbeats_between_items_disturb_nobody(served, client):
     called = client.stream(served, "zoo/zoo/async", {"n": 2, "pause": 0.5})
@@ -108,9 +119,7 @@ def test_an_item_of_a_megabyte_arrives_whole(served, client):
 
 
 # `for await` of the JavaScript client waits 16 ms after every item, however fast they come: see the how-to.
-@pytest.mark.parametrize(
-    "client", [PYTHON, PYTHON_ASYNC, JAVASCRIPT_LISTENERS], ids=lambda client: client.name
-)
+@pytest.mark.parametrize("client", [PYTHON, PYTHON_ASYNC, JAVASCRIPT_LISTENERS], ids=lambda client: client.name)
 def test_a_burst_of_2000_items_arrives_whole_and_in_order(served, client):
     called = client.stream(served, "zoo/zoo/burst", {"n": 2_000})
 

@@ -640,6 +640,7 @@ def test_close_from_another_thread_wakes_a_reader() -> None:
         reader = threading.Thread(target=read)
         reader.start()
         assert came.wait(20)
+        time.sleep(0.3)  # until it waits in recv again, where nothing shows that it does
         stream.close()
         reader.join(20)
 

@@ -85,10 +85,6 @@ class OfficialServer:
     environment: Mapping[str, str]
 
     @property
-    def key(self) -> str:
-        return self.environment["FAL_KEY"]
-
-    @property
     def ca(self) -> pathlib.Path:
         return self.server.folder / "data" / "tls" / "ca.pem"
 
@@ -103,20 +99,31 @@ def official_server(
 ) -> Iterator[OfficialServer]:
     """Serve with keys and TLS; the environment is what `eval "$(headrace env --node)"` makes of a user's shell."""
     with running_server(*targets, args=("--tls", "--tls-port", "0", *args), limits=limits) as server:
-        found = re.search(r"https://[^ ]*:(\d+)", server.log)
-        assert found, server.log
-        tls_port = int(found[1])
+        tls_port = tls_port_of(server)
         yield OfficialServer(server, tls_port, shell_after_headrace_env(server, tls_port))
 
 
-def shell_after_headrace_env(server: Server, tls_port: int, *args: str) -> dict[str, str]:
+def tls_port_of(server: Server) -> int:
+    """Return the port that a server started with `--tls` says it serves https on."""
+    found = re.search(r"serves on https://[^ ]*:(\d+)", server.log)
+    assert found, server.log
+    return int(found[1])
+
+
+def key_of(server: Server) -> str:
+    """Return the key that a server made at its first start, from where it keeps it for the user."""
+    kept = json.loads((server.folder / "config" / "headrace" / "credentials").read_text())
+    return kept[server.url]
+
+
+def shell_after_headrace_env(server: Server, tls_port: int) -> dict[str, str]:
     """Return the environment of a shell that has run `eval "$(headrace env --node)"`."""
     script = 'set -e; lines="$("$@")"; eval "$lines"; exec env -0'
-    command = [sys.executable, "-m", "headrace", "env", "--node", *args]
+    command = [sys.executable, "-m", "headrace", "env", "--node", "--url", server.url]
     command += ["--data-dir", str(server.folder / "data"), "--tls-port", str(tls_port)]
     shell = subprocess.run(
         ["bash", "-c", script, "bash", *command],
-        env=users_environment(server), capture_output=True, text=True, timeout=PATIENCE_S,
+        cwd=server.folder, env=users_environment(server), capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert shell.returncode == 0, shell.stderr
     return dict(line.partition("=")[::2] for line in shell.stdout.split("\0") if line)

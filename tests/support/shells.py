@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from headrace import AsyncClient, Client
 
 @pytest.fixture(autouse=True)
 def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No key, no address and no proxy but what a test names itself. Import it, and it holds for the whole module."""
+    """No key, no address and no proxy but what a test names itself. Import it, and it holds for the whole module.
+
+    Whatever a test left open complains when it is collected: here, in the test that left it.
+    """
     for name in list(os.environ):
         if (
             name.startswith(("HEADRACE_", "FAL_"))
@@ -26,6 +30,7 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     yield
+    gc.collect()
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from headrace.cli.failures import Failure
 from headrace.cli.screen import PipeScreen, TerminalScreen, plain
 
 COMMANDS = [
-    [], ["serve"], ["demo"], ["stream"], ["run"], ["apps"],
+    [], ["serve"], ["demo"], ["stream"], ["run"], ["apps"], ["conformance"], ["env"], ["doctor"],
     ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"],
     ["models"], ["models", "pull"], ["models", "list"],
 ]  # fmt: skip
 
 #: What a help page has no use for: servers, HTTP libraries, the terminal's toolkit, the event loop.
-HEAVY = {"asyncio", "aiohttp", "urllib3", "pydantic", "starlette", "uvicorn", "orjson", "rich", "xllamacpp", "ssl"}
+HEAVY = {"asyncio", "aiohttp", "urllib3", "pydantic", "starlette", "uvicorn", "rich", "xllamacpp", "ssl"}
 
 
 @pytest.fixture(autouse=True)

@@ -246,3 +246,56 @@ def test_every_setting_is_documented_with_its_flag_variable_and_default():
     """Mend it with: python -m tests.support.settings_page"""
     assert settings_page.render() == settings_page.PAGE.read_text()
     assert set() == {name for name in SETTINGS if f"| `{name}` |" not in settings_page.PAGE.read_text()}
+
+
+# --- https --------------------------------------------------------------------------------------------------
+
+
+def test_https_is_set_like_everything_else(tmp_path):
+    toml = "tls = true\ntls_port = 443\ntls_names = ['gpu.example.org', '[FD00::1]']\nimpersonate = true"
+    flags = {"tls": True, "tls_port": "443", "tls_names": ["gpu.example.org", "fd00::1"], "impersonate": True}
+    variables = {
+        "HEADRACE_TLS": "1",
+        "HEADRACE_TLS_PORT": "443",
+        "HEADRACE_TLS_NAME": "gpu.example.org, fd00::1",
+        "HEADRACE_IMPERSONATE": "yes",
+    }
+    expected = Config(tls=True, tls_port=443, tls_names=("gpu.example.org", "fd00::1"), impersonate=True)
+    (tmp_path / "with file").mkdir()
+
+    assert expected == dataclasses.replace(loaded(tmp_path, flags=flags), data_dir=expected.data_dir)
+    assert expected == dataclasses.replace(loaded(tmp_path, **variables), data_dir=expected.data_dir)
+    assert expected == dataclasses.replace(loaded(tmp_path / "with file", toml=toml), data_dir=expected.data_dir)
+
+
+@pytest.mark.parametrize(
+    ("host", "authority"),
+    [
+        ("127.0.0.1", "localhost:443"),
+        ("::", "localhost:443"),
+        ("127.0.0.2", "127.0.0.2:443"),
+        ("gpu.local", "gpu.local:443"),
+        ("fd00::1", "[fd00::1]:443"),
+    ],
+)
+def test_by_tls_the_server_is_found_by_name_where_a_name_leads_there(host, authority):
+    assert authority == Config(host=host, tls_port=443).tls_authority
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"impersonate": True}, "--impersonate: is for the certificate of --tls; add --tls"),
+        ({"tls_names": ["a.org"]}, "--tls-name: is for the certificate of --tls; add --tls"),
+        (
+            {"tls": True, "tls_names": ["https://a.org"]},
+            "--tls-name: expected host names or addresses without a port, such as gpu.example.org, "
+            "not 'https://a.org'",
+        ),
+    ],
+)
+def test_a_name_for_no_certificate_is_told(tmp_path, flags, told):
+    with pytest.raises(ConfigFault) as fault:
+        loaded(tmp_path, flags=flags)
+
+    assert told == str(fault.value)

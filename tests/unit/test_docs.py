@@ -36,7 +36,9 @@ def test_no_error_type_is_documented_that_does_not_exist():
 
 def test_every_route_of_the_gateway_is_documented():
     sources = "".join(path.read_text() for path in (ROOT / "src/headrace/gateway").glob("*.py"))
-    routes = set(re.findall(r'path == "(/[a-z0-9/]+)"', sources)) | set(re.findall(r'^PATH.* = "(/.+)"', sources, re.M))
+    routes = set(re.findall(r'path == "(/[a-z0-9/]+)"', sources)) | set(
+        re.findall(r'^PATH.* = "(/.+)"', sources, re.M)
+    )
 
     assert {"/health", "/ready", "/v1/apps", "/fal/proxy"} <= routes
     assert [route for route in routes if route not in page("http.md")] == []

@@ -9,7 +9,7 @@ from headrace.core.replay import Replay
 def log_of(*texts: bytes, bytes_max: int = 10_000, events_max: int = 1_000) -> Replay:
     replay = Replay(bytes_max=bytes_max, events_max=events_max)
     for text in texts:
-        replay.append(text)
+        replay.extend([text])
     return replay
 
 
@@ -54,10 +54,10 @@ def test_what_the_pacing_reader_has_not_taken_is_never_dropped():
     replay = Replay(bytes_max=1_000, events_max=8)
     replay.pace = 0
     for number in range(50):
-        replay.append(b"%d" % number)
+        replay.extend([b"%d" % number])
     before = replay.since(0)
     replay.pace = 40
-    replay.append(b"50")
+    replay.extend([b"50"])
 
     assert before == [b"%d" % number for number in range(50)]
     assert replay.first >= 40 - 8
@@ -75,3 +75,14 @@ def test_the_cost_counts_every_event_ever_made():
     replay = log_of(*(b"x" * 10 for _ in range(100)), events_max=8)
 
     assert replay.cost == 100 * (10 + EVENT_OVERHEAD_BYTES)
+
+
+def test_a_batch_is_the_same_as_its_events_one_by_one():
+    texts = [b"%d" % number for number in range(500)]
+    batch = Replay(bytes_max=2_000, events_max=40)
+    batch.extend(texts)
+    single = log_of(*texts, bytes_max=2_000, events_max=40)
+
+    assert (batch.end, batch.cost, batch.last) == (single.end, single.cost, single.last)
+    assert batch.since(batch.first) == texts[batch.first :]
+    assert len(batch.since(batch.first)) <= 40

@@ -1,12 +1,16 @@
-"""The command line: `headrace serve`, `stream`, `run`, `apps`, `keys`, `models`, `demo`.
+"""The command line: `headrace serve`, `stream`, `run`, `apps`, `conformance`, `keys`, `models`, `demo`, `env`,
+`doctor`.
 
-    serve     start a node, or check the files it would serve
-    client    ask a running server: stream, run, apps
-    keys      create, list and revoke keys
-    models    the models that Headrace can fetch; `weights` does the fetching
-    demo      a real model in your terminal, and the lines to call it yourself
-    screen    how items look on a terminal and in a pipe
-    failures  what a command says when it cannot go on, and its exit status
+    serve        start a node, or check the files it would serve
+    client       ask a running server: stream, run, apps
+    conformance  check how a server streams, ours or another's
+    keys         create, list and revoke keys
+    models       the models that Headrace can fetch; `weights` does the fetching
+    demo         a real model in your terminal, and the lines to call it yourself
+    env          lines for a shell that lead fal's own clients here; `redirect.mjs` does it in Node
+    doctor       what this machine lacks, and the line that mends it
+    screen       how items look on a terminal and in a pipe
+    failures     what a command says when it cannot go on, and its exit status
 
 Every module is light to import; a command imports what it runs when it runs. Only `headrace.node`,
 `headrace.client` and `headrace.config` are called from here.
@@ -16,7 +20,7 @@ from __future__ import annotations
 
 import typer
 
-from headrace.cli import client, demo, keys, models, serve
+from headrace.cli import client, conformance, demo, doctor, env, keys, models, serve
 from headrace.cli.help import examples
 
 app = typer.Typer(
@@ -41,6 +45,9 @@ app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("stream", epilog=client.STREAM_EXAMPLES)(client.stream)
 app.command("run", epilog=client.RUN_EXAMPLES)(client.run)
 app.command("apps", epilog=client.APPS_EXAMPLES)(client.apps)
+app.command("conformance", epilog=conformance.EXAMPLES)(conformance.conformance)
+app.command("env", epilog=env.EXAMPLES)(env.env)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
 

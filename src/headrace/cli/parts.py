@@ -16,7 +16,7 @@ def node() -> ModuleType:
         if (error.name or "").startswith("headrace"):
             raise
         raise Failure(
-            f"this install is the client alone ({error.name} is missing); "
+            f"this install is the client alone ({(error.name or '').partition('.')[0]} is missing); "
             "for the server: pip install 'headrace[serve]'"
         ) from error
     return root

@@ -16,6 +16,7 @@ EXAMPLES = examples(
     "headrace serve app.py",
     "headrace serve app.py:Chat models/flux.py --port 9000",
     "headrace serve app.py --alias fal-ai/flux=me/flux",
+    "headrace serve app.py --tls",
     "headrace serve app.py --check",
 )
 
@@ -44,6 +45,10 @@ def serve(
     env: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_flag("runner_env"))] = None,
     clean_env: Annotated[bool, typer.Option("--clean-env", help=_flag("clean_env"))] = False,
     reload: Annotated[bool, typer.Option("--reload", help=_flag("reload"))] = False,
+    tls: Annotated[bool, typer.Option("--tls", help=_flag("tls"))] = False,
+    tls_port: Annotated[str | None, typer.Option(help=_flag("tls_port"))] = None,
+    tls_name: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_flag("tls_names"))] = None,
+    impersonate: Annotated[bool, typer.Option("--impersonate", help=_flag("impersonate"))] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Load the files, print their apps and views, and leave.")
     ] = False,
@@ -65,6 +70,10 @@ def serve(
             "runner_env": env,
             "clean_env": clean_env or None,
             "reload": reload or None,
+            "tls": tls or None,
+            "tls_port": tls_port,
+            "tls_names": tls_name,
+            "impersonate": impersonate or None,
         }
     )
     if not settings.targets:

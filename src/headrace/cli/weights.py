@@ -93,7 +93,7 @@ def pull(model: Model, tell: Callable[[str], None]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / f".{model.name}.lock", tell):
             path = path_of(model)
-            if _is_whole(path, model):
+            if is_whole(path, model):
                 return path
             with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=folder) as scratch:
                 _check_room(model, folder)
@@ -111,7 +111,8 @@ def _failure(model: Model, reason: str) -> Failure:
     return Failure(f"{model.name} was not pulled: {reason}\n  try again: headrace models pull {model.name}")
 
 
-def _is_whole(path: Path, model: Model) -> bool:
+def is_whole(path: Path, model: Model) -> bool:
+    """Whether the file at `path` is the model, byte for byte. Reads all of it."""
     if not path.is_file() or path.stat().st_size != model.size_bytes:
         return False
     with path.open("rb") as file:

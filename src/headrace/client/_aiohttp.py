@@ -141,16 +141,24 @@ class Exchange:
         """Close the connection, now. After a whole answer it is given back already."""
         self._is_closed = True
         if _is_running(self._loop):
-            self._response.close()
+            _abort(self._response)
             return
         with suppress(RuntimeError):  # of a loop that is closed, or closes meanwhile
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._response.close)
+                self._loop.call_soon_threadsafe(_abort, self._response)
                 return
             # The session closed the socket with the loop; this tells aiohttp's objects, which would complain.
             self._response.close()
             if self._response.connection is not None:
                 self._response.connection.close()
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Close the socket without the farewell of TLS, which would wait for the server's."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def _tell_reader_of_the_end(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:

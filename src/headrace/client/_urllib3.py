@@ -229,6 +229,8 @@ def _typed(
         if isinstance(cause, TimeoutError):
             limit = patience.to_connect(waited_s)
             return errors.ReadTimeout(f"{request}: the server did not take it within {limit:g} s", timeout=limit)
+    if isinstance(cause, exceptions.NewConnectionError):  # its own text names our connection class
+        cause = cause.__cause__ or cause
     if isinstance(cause, (OSError, exceptions.NewConnectionError)):
         return errors.ConnectionFailed(f"{request}: {where}{cause}")
     return not_http(request, cause)

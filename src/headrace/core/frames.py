@@ -57,6 +57,12 @@ def encode(kind: int, stream: int, payload: bytes = b"") -> bytes:
     return _HEAD.pack(len(payload), kind, stream) + payload
 
 
+def stream_of(frame: bytes) -> int:
+    """Return the stream number of an encoded frame."""
+    number: int = _HEAD.unpack_from(frame)[2]
+    return number
+
+
 def pieces(kind: int, stream: int, payload: bytes, piece_bytes_max: int) -> Iterator[bytes]:
     """Yield the frames of one message of any length, each with at most `piece_bytes_max` of payload."""
     last = max(0, (len(payload) - 1) // piece_bytes_max) * piece_bytes_max

@@ -46,23 +46,24 @@ class Gateway:
         self._door = door
         self._limits = limits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Answer one request. Every answer goes by the call's outlet, none by `send`."""
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        call = Call(self._dispatcher.new_id(), headers, scope, receive, send, path=scope["path"], extra=[])
+        path = proxy.path_for(headers.get("host", ""), scope["path"])
+        call = Call(self._dispatcher.new_id(), headers, scope, receive, path=path, extra=[])
         try:
             call.extra.extend(self._door.origins.judge(headers, self._door.addresses.own(scope, headers)))
             if is_preflight(call.method, headers):
-                await call.answer((204, preflight(headers), b""))
+                call.answer((204, preflight(headers), b""))
             else:
                 await self._answer(call)
         except RequestError as error:
             if error.status in {408, 413}:  # a body that stalls, or is too large, is not waited for
                 call.outlet.answer_and_leave(error_answer(error, call.id))
             else:
-                await call.answer(error_answer(error, call.id))
+                call.answer(error_answer(error, call.id))
         except ClientLeft:
             pass
         except Exception:  # the last line: a fault of ours costs this request alone, and says its id
@@ -74,15 +75,15 @@ class Gateway:
             await call.outlet.cut(self._limits)
             return
         fault = RequestError("internal_error", "Headrace failed; its log has the request id.")
-        await call.answer(error_answer(fault, call.id))
+        call.answer(error_answer(fault, call.id))
 
     async def _answer(self, call: Call) -> None:
         path = call.path
         if path == "/health":
-            await _tell(call, 200, ops.health())
+            _tell(call, 200, ops.health())
             return
         if path == "/ready":
-            await _tell(call, *ops.ready(self._dispatcher))
+            _tell(call, *ops.ready(self._dispatcher))
             return
         if path == proxy.PATH:
             call = self._proxied(call)
@@ -90,9 +91,9 @@ class Gateway:
         else:
             self._door.authenticator.authenticate(call.headers)
         if path == "/v1/apps":
-            await _tell(call, 200, ops.apps(self._catalog))
+            _tell(call, 200, ops.apps(self._catalog))
         elif path.endswith("/openapi.json"):
-            await _tell(call, 200, self._openapi(call))
+            _tell(call, 200, self._openapi(call))
         else:
             await self._view(call)
 
@@ -125,9 +126,9 @@ class Gateway:
         return openapi(app, self._door.addresses.own(call.scope, call.headers))
 
 
-async def _tell(call: Call, status: int, value: object) -> None:
+def _tell(call: Call, status: int, value: object) -> None:
     _allow(call, "GET", "HEAD")
-    await call.answer(value_answer(status, value, call.id))
+    call.answer(value_answer(status, value, call.id))
 
 
 def _allow(call: Call, *methods: str) -> None:

@@ -35,7 +35,8 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits
     body = b""
     while True:
         try:
-            message = await asyncio.wait_for(receive(), limits.body_timeout_s)
+            async with asyncio.timeout(limits.body_timeout_s):
+                message = await receive()
         except TimeoutError:
             message_text = f"No byte of the body came within {limits.body_timeout_s:g} s."
             raise RequestError("bad_request", message_text, status=408) from None

@@ -8,9 +8,9 @@ from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
 from headrace.core.request import RequestId
 from headrace.core.routes import Route
-from headrace.gateway.answers import Answer, Headers, Receive, Scope, Send
+from headrace.gateway.answers import Answer, Headers, Receive, Scope
 from headrace.gateway.body import check_media_type, check_object, read_body
-from headrace.gateway.protocol import OUTLET, Outlet
+from headrace.gateway.outlet import OUTLET, Outlet
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
 
@@ -23,7 +23,6 @@ class Call:
     headers: dict[str, str]  # lower-case names; of a repeated header, the last
     scope: Scope
     receive: Receive
-    send: Send
     path: str  # percent-decoded, without the query; of a proxied call, its target's
     extra: Headers  # what every answer to this call carries beside its own headers
 
@@ -34,17 +33,14 @@ class Call:
 
     @property
     def outlet(self) -> Outlet:
-        """Where the answer of a stream is written; tells also when the client leaves."""
+        """Where the answer is written; tells also when the client leaves."""
         outlet: Outlet = self.scope["extensions"][OUTLET]
         return outlet
 
-    async def answer(self, answer: Answer) -> None:
-        """Send a whole answer."""
+    def answer(self, answer: Answer) -> None:
+        """Write a whole answer."""
         status, headers, body = answer
-        headers = [*headers, *self.extra]
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2).
-        await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+        self.outlet.answer((status, [*headers, *self.extra], body))
 
 
 async def open_request(

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 
 from headrace.core.errors import RequestError
-from headrace.core.limits import Limits, event_cost
+from headrace.core.limits import EVENT_OVERHEAD_BYTES, Limits
 from headrace.core.request import State
 from headrace.gateway.answers import Headers
-from headrace.gateway.protocol import Outlet
+from headrace.gateway.outlet import Outlet
 from headrace.supervisor.streams import LiveRequest
+
+_log = logging.getLogger(__name__)
 
 #: A comment, to keep proxies and clients from giving up on a silent model. It ends in ONE newline: a blank
 #: line here makes httpx-sse (and so fal_client) dispatch an empty event once any id has been seen.
@@ -85,8 +88,14 @@ class EventWriter:
         """Write what is new, unless the client is behind; then end, if the request is over."""
         if self.ended.done():
             return
-        if self._live.replay.end > self._position:
-            self._write_events()
+        try:
+            if self._live.replay.end > self._position:
+                self._write_events()
+        except Exception:  # whoever wakes readers has others to wake; a fault in this one is its own
+            _log.exception("request %s: a fault of Headrace's own while writing", self._live.id)
+            self._outlet.abort()
+            self._resolve()
+            return
         if self._live.is_over and self._live.replay.end == self._position:
             self._resolve()
 
@@ -95,13 +104,16 @@ class EventWriter:
         self.begin()
         while self._position < replay.end and not outlet.is_paused:
             texts = replay.since(self._position)
-            if replay.cost - self._taken > _WRITE_BYTES:
-                texts = _first_bytes(texts, _WRITE_BYTES)
-                self._taken += sum(map(event_cost, map(len, texts)))
-            else:
-                self._taken = replay.cost
+            cost = replay.cost - self._taken
+            if cost > _WRITE_BYTES:
+                texts = texts[
+                    : max(1, len(texts) * _WRITE_BYTES // cost)
+                ]  # by the average: a bound, not a promise
+                cost = sum(map(len, texts)) + EVENT_OVERHEAD_BYTES * len(texts)
+            self._taken += cost
             self._position += len(texts)
-            outlet.write(b"data: %b\n\n" % b"\n\ndata: ".join(texts))
+            is_last = self._position == replay.end and self._live.state is State.COMPLETED
+            outlet.write(b"data: %b\n\n" % b"\n\ndata: ".join(texts), is_last=is_last)
         self._written_at = self._loop.time()
         self._give_credit()
         if outlet.is_paused and self._stall is None:
@@ -161,13 +173,3 @@ class EventWriter:
         error = self._live.error or RequestError("internal_error", "The stream was left without an ending.")
         self._outlet.write(error_event(error, self._live.id))
         await self._outlet.cut(self._limits)
-
-
-def _first_bytes(texts: list[bytes], size: int) -> list[bytes]:
-    """Return the first of `texts` that make up `size` bytes, at least one."""
-    total = 0
-    for count, text in enumerate(texts, 1):
-        total += len(text)
-        if total >= size:
-            return texts[:count]
-    return texts

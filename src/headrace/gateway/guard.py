@@ -7,6 +7,7 @@ are refused here. Nothing here reads a socket.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from headrace.core.limits import Limits
 _HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
+@functools.lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can only be reached from this machine (RFC 6761, section 6.3)."""
     name = host.strip("[]").rstrip(".").lower()

@@ -47,9 +47,16 @@ class Listeners:
 
     async def open(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Accept connections on a bound socket, by TLS if a context is given."""
-        options = {"ssl": tls, "ssl_handshake_timeout": self._limits.header_timeout_s} if tls else {}
+        limits = self._limits
+        options = {
+            "ssl": tls,
+            "ssl_handshake_timeout": limits.header_timeout_s,
+            # By TLS, closing means: send what waits, say goodbye, hear the client's. It must not cost a slow
+            # client the end of its answer.
+            "ssl_shutdown_timeout": limits.stall_timeout_s,
+        }
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._protocol, sock=sock, backlog=_BACKLOG, **options)  # type: ignore[call-overload]
+        server = await loop.create_server(self._protocol, sock=sock, backlog=_BACKLOG, **(options if tls else {}))  # type: ignore[call-overload]
         self._servers.append(server)
 
     async def keep_date(self) -> None:

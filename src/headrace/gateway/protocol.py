@@ -11,121 +11,23 @@ uvicorn is pinned exactly because this file subclasses its protocol and touches 
 from __future__ import annotations
 
 import asyncio
-import http
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from headrace.core.errors import RequestError
-from headrace.core.limits import Limits
-from headrace.gateway.answers import Answer, Headers, error_answer
+from headrace.gateway.answers import Answer, error_answer
 from headrace.gateway.guard import Guard
-
-#: The ASGI extension under which an `Outlet` is found in `scope["extensions"]`.
-OUTLET = "headrace.outlet"
+from headrace.gateway.outlet import OUTLET, Outlet, head
 
 _CLOSE = (b"connection", b"close")
 
 #: Bytes that may wait in a transport before it says so. uvloop's own choice for TCP; by TLS it takes 512 KiB.
 _HIGH_WATER_BYTES = 64 * 1024
-
-
-class Outlet:
-    """Where a stream's bytes go: one response, written without waiting.
-
-    `on_ready` is called when a paused outlet takes bytes again, `on_lost` once when the client is gone.
-    """
-
-    __slots__ = ("_cycle", "_is_chunked", "_protocol", "is_lost", "on_lost", "on_ready")
-
-    def __init__(self, protocol: GuardedProtocol, cycle: RequestResponseCycle) -> None:
-        self._protocol = protocol
-        self._cycle = cycle
-        self._is_chunked = True
-        self.is_lost = False
-        self.on_ready: Callable[[], None] | None = None
-        self.on_lost: Callable[[], None] | None = None
-
-    @property
-    def has_started(self) -> bool:
-        """Whether the response's head is on its way."""
-        return self._cycle.response_started
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the response is complete."""
-        return self._cycle.response_complete
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether more than the transport's high-water mark (64 KiB) waits to be sent."""
-        return self._protocol.flow.write_paused
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes written and not yet taken by the kernel."""
-        return self._protocol.transport.get_write_buffer_size()
-
-    def start(self, status: int, headers: Headers) -> None:
-        """Write the response's head. The body is chunked, for HTTP/1.0 it ends with the connection."""
-        cycle = self._cycle
-        self._is_chunked = cycle.scope["http_version"] != "1.0"
-        headers = [*cycle.default_headers, *headers]
-        if self._is_chunked:
-            headers.append((b"transfer-encoding", b"chunked"))
-        cycle.response_started = True
-        self._protocol.transport.write(_head(status, headers))
-
-    def write(self, body: bytes) -> None:
-        """Write a piece of the body, whatever waits already; ask `is_paused` first."""
-        self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(body), body) if self._is_chunked else body)
-
-    def end(self) -> None:
-        """End the body cleanly: for a client, that means success."""
-        cycle = self._cycle
-        if self._is_chunked:
-            self._protocol.transport.write(b"0\r\n\r\n")
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not (cycle.keep_alive and self._is_chunked):
-            self._protocol.transport.close()
-        cycle.on_response()
-
-    async def cut(self, limits: Limits) -> None:
-        """End the connection without ending the body, so that the client knows: flush, wait a moment, FIN."""
-        transport = self._protocol.transport
-        self._cycle.response_complete = True
-        if self.is_lost:
-            return
-        try:
-            async with asyncio.timeout(limits.flush_timeout_s):
-                while transport.get_write_buffer_size() and not self.is_lost:
-                    await asyncio.sleep(0.01)
-                await asyncio.sleep(limits.cut_delay_s)
-                transport.close()
-                while not self.is_lost:  # by TLS, closing takes the client's goodbye
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            transport.abort()
-
-    def abort(self) -> None:
-        """Drop the connection and what waits in it: this client is not coming back for it."""
-        self._protocol.transport.abort()
-
-    def answer_and_leave(self, answer: Answer) -> None:
-        """Answer a request whose body was not read to its end, and close the connection behind it."""
-        self._cycle.response_started = self._cycle.response_complete = True
-        self._protocol.answer_and_leave(answer)
-
-    def lost(self) -> None:
-        """The connection is gone."""
-        self.is_lost = True
-        if self.on_lost is not None:
-            self.on_lost()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -263,15 +165,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         status, headers, body = answer
         self._stop_header_clock()
-        self.transport.write(_head(status, [*self.server_state.default_headers, *headers, _CLOSE]) + body)
+        self.transport.write(head(status, [*self.server_state.default_headers, *headers, _CLOSE]) + body)
         self._is_lingering = True
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(self._limits.linger_s, self.transport.close)
-
-
-def _head(status: int, headers: Headers) -> bytes:
-    lines = [b"HTTP/1.1 %d %b" % (status, http.HTTPStatus(status).phrase.encode())]
-    lines += [b"%b: %b" % pair for pair in headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n"

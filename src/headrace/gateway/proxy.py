@@ -19,6 +19,11 @@ TARGET: Final = "x-fal-target-url"
 _PREFIXES: Final[Mapping[str, str]] = {"fal.run": "", "queue.fal.run": "/queue"}
 
 
+def path_for(host: str, path: str) -> str:
+    """Return the path on this server of a request to `host`, its Host header: fal's names bring their prefix."""
+    return _PREFIXES.get(host.partition(":")[0].lower(), "") + path
+
+
 def target_of(headers: Mapping[str, str]) -> tuple[str, str]:
     """Return the path and query on this server that a proxied call is for.
 

@@ -25,4 +25,4 @@ async def run(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits) 
         result = await waiter.wait()
     finally:
         live.detach(waiter)
-    await call.answer(json_answer(200, result, call.id))
+    call.answer(json_answer(200, result, call.id))

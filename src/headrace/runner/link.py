@@ -15,13 +15,20 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
-from headrace.core.frames import BadFrame, FrameReader, encode, pieces
+from headrace.core.frames import BadFrame, FrameReader, encode, pieces, stream_of
 from headrace.core.limits import Limits
 
 #: Takes one message: kind, stream, payload. Raises `BadFrame` for one that the link's contract does not have.
 Receive = Callable[[int, int, bytes], None]
+
+
+class LargeMessage(NamedTuple):
+    """A message over `frame_bytes_max`, in pieces."""
+
+    stream: int
+    frames: deque[bytes]
 
 
 class Link(asyncio.Protocol):
@@ -39,7 +46,7 @@ class Link(asyncio.Protocol):
         )
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.WriteTransport | None = None
-        self._posted: list[tuple[int, int, bytes]] = []
+        self._posted: list[bytes | LargeMessage] = []  # each a frame, or the pieces of a message
         self._unsent_pieces: dict[int, deque[bytes]] = {}
         self._flush_is_due = False
         self._is_paused = False
@@ -56,7 +63,13 @@ class Link(asyncio.Protocol):
         # Threads and the loop race here without a lock. A message is appended BEFORE the flag is read, and the
         # flush lowers the flag BEFORE it takes the messages: so whoever reads a raised flag has a flush still
         # to come that will see the message. Two threads may both find it lowered; the second flush finds nothing.
-        self._posted.append((kind, stream, payload))
+        if len(payload) <= self._frame_bytes_max:
+            # Made into a frame at once: it is a compact copy, and orjson's buffer of 1 KiB is free for the next
+            # event. Kept until the flush, those buffers cost ten times the encoding (measured: 1.9 µs, not 0.2).
+            self._posted.append(encode(kind, stream, payload))
+        else:
+            frames = deque(pieces(kind, stream, payload, self._frame_bytes_max))
+            self._posted.append(LargeMessage(stream, frames))
         if not self._flush_is_due:
             self._flush_is_due = True
             self._wake()
@@ -81,23 +94,31 @@ class Link(asyncio.Protocol):
         del self._posted[: len(taken)]
         if self._transport is None or self._transport.is_closing():
             return
-        out = self._small_frames(taken)
-        if self._unsent_pieces:
-            out += self._next_pieces()
+        if not self._unsent_pieces:
+            try:
+                self._transport.write(b"".join(taken))  # type: ignore[arg-type]
+            except TypeError:
+                pass  # a large message is among them
+            else:
+                return
+        out = self._small_frames(taken) + self._next_pieces()
         if out:
             self._transport.write(b"".join(out))
         if self._unsent_pieces and not self._flush_is_due:
             self._flush_is_due = True
             self._wake()
 
-    def _small_frames(self, messages: list[tuple[int, int, bytes]]) -> list[bytes]:
+    def _small_frames(self, messages: list[bytes | LargeMessage]) -> list[bytes]:
+        """Return the frames that may leave now; the others queue behind their stream's large message."""
         out = []
-        small, unsent = self._frame_bytes_max, self._unsent_pieces
-        for kind, stream, payload in messages:
-            if len(payload) <= small and stream not in unsent:
-                out.append(encode(kind, stream, payload))
-            else:  # also a small one behind its stream's large one: it must not overtake
-                unsent.setdefault(stream, deque()).extend(pieces(kind, stream, payload, small))
+        unsent = self._unsent_pieces
+        for message in messages:
+            if isinstance(message, LargeMessage):
+                unsent.setdefault(message.stream, deque()).extend(message.frames)
+            elif unsent and (waiting := unsent.get(stream_of(message))) is not None:
+                waiting.append(message)  # a small one must not overtake
+            else:
+                out.append(message)
         return out
 
     def _next_pieces(self) -> list[bytes]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -60,7 +61,8 @@ class TlsFolder:
 
         Raises `OSError`, and `FileBusy` when another process is at it and does not end.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.folder.parent, self.folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.locked(self.folder / ".lock"):
             authority = _read_identity(self.ca, self.ca_key)
             reason = why_not_authority(authority, names, now) if authority else "is damaged"
@@ -124,7 +126,7 @@ def _read_identity(certificate: Path, key: Path) -> Identity | None:
     try:
         private = serialization.load_pem_private_key(key.read_bytes(), password=None)
         found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError, UnsupportedAlgorithm):
         return None
     return Identity(found, private) if isinstance(private, ec.EllipticCurvePrivateKey) else None
 

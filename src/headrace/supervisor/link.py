@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import orjson
 
@@ -21,6 +21,9 @@ from headrace.core.spec import AppSpec
 from headrace.supervisor.streams import LiveRequest
 
 _log = logging.getLogger(__name__)
+
+#: Hoisted: reading a member of an enum costs as much as cutting a frame.
+_EVENT: Final = int(Kind.EVENT)
 
 LOST = "The runner's process died while it held the request."
 
@@ -38,7 +41,9 @@ class RunnerLink(asyncio.Protocol):
         self._numbers: dict[LiveRequest, int] = {}
         self._checks: dict[int, asyncio.Future[None]] = {}
         self._next_stream = 1
-        loop = asyncio.get_running_loop()
+        self._outbox: list[bytes] = []
+        self._flush_is_due = False
+        loop = self._loop = asyncio.get_running_loop()
         self.hello: asyncio.Future[tuple[AppSpec, ...]] = loop.create_future()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
@@ -85,6 +90,7 @@ class RunnerLink(asyncio.Protocol):
 
     def close(self) -> None:
         """Hang up; the runner takes EOF as the word to leave."""
+        self._flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -94,12 +100,17 @@ class RunnerLink(asyncio.Protocol):
         return stream
 
     def _send(self, kind: Kind, stream: int, payload: bytes) -> None:
-        if self._transport is None or self._transport.is_closing():
-            return
-        if len(payload) <= self._limits.frame_bytes_max:
-            self._transport.write(frames.encode(kind, stream, payload))
-        else:
-            self._transport.writelines(frames.pieces(kind, stream, payload, self._limits.frame_bytes_max))
+        self._outbox.extend(frames.pieces(kind, stream, payload, self._limits.frame_bytes_max))
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write all frames of this turn of the loop at once."""
+        self._flush_is_due = False
+        out, self._outbox = self._outbox, []
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(out))
 
     # --- up ---------------------------------------------------------------------------------------------
 
@@ -108,51 +119,61 @@ class RunnerLink(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand each frame on; wake every request that got events, once."""
-        touched: list[LiveRequest] = []
-        streams, event = self._streams, int(Kind.EVENT)
+        """Hand each frame on; append each request's events as one batch, and wake its readers once."""
         try:
-            for kind, stream, payload in self._reader.feed(data):
-                if kind == event:
-                    live = streams.get(stream)
-                    if live is not None:
-                        live.replay.append(payload)
-                        if not live.is_touched:
-                            live.is_touched = True
-                            touched.append(live)
+            messages = self._reader.feed(data)
+        except BadFrame as error:
+            self._broke(error)
+            return
+        batches: dict[int, list[bytes]] = {}
+        for kind, stream, payload in messages:
+            if kind == _EVENT:
+                if stream in batches:
+                    batches[stream].append(payload)
                 else:
-                    self._on_frame(kind, stream, payload)
-        except (BadFrame, ValueError, KeyError, TypeError) as error:
-            # The peer runs a stranger's code: whatever it sends, only its own link suffers.
-            _log.error("a runner broke the frame format and is replaced: %s", error)
-            self.close()
-        for live in touched:
-            # DONE in the same batch has woken them already.
-            if live.is_touched:
+                    batches[stream] = [payload]
+            else:
+                # What ends a request finds its events in the log, and wakes for both at once.
+                if (texts := batches.pop(stream, None)) and (live := self._streams.get(stream)):
+                    live.replay.extend(texts)
+                self._on_frame(kind, stream, payload)
+        for stream, texts in batches.items():
+            if live := self._streams.get(stream):
+                live.replay.extend(texts)
                 live.wake_readers()
 
+    def _broke(self, error: Exception) -> None:
+        # The peer runs a stranger's code: whatever it sends, only its own link suffers.
+        _log.error("a runner broke the frame format and is replaced: %s", error)
+        self.close()
+
     def _on_frame(self, kind: int, stream: int, payload: bytes) -> None:
+        try:
+            told = _read(kind, payload)
+        except (BadFrame, ValueError, KeyError, TypeError, AttributeError) as error:
+            self._broke(error)
+            return
         match kind:
-            case Kind.DONE:
-                if live := self._release(stream):
-                    live.finish()
-                    self.on_released()
-            case Kind.ERROR:
-                if live := self._release(stream):
-                    live.fail(RequestError.from_wire(orjson.loads(payload)))
-                    self.on_released()
+            case Kind.DONE | Kind.ERROR:
+                self._on_end(stream, told)
             case Kind.CHECKED:
-                self._on_checked(stream, payload)
+                self._on_checked(stream, told)
             case Kind.HELLO:
-                self._on_hello(orjson.loads(payload))
+                _resolve(self.hello, told)
             case Kind.READY:
                 _resolve(self.ready, None)
             case Kind.FAULT:
-                self._on_fault(orjson.loads(payload))
-            case Kind.PONG:
-                pass
-            case _:
-                raise BadFrame(f"a frame of unknown kind {kind}")
+                self._on_fault(told)
+
+    def _on_end(self, stream: int, error: RequestError | None) -> None:
+        live = self._release(stream)
+        if live is None:
+            return
+        if error is None:
+            live.finish()
+        else:
+            live.fail(error)
+        self.on_released()
 
     def _release(self, stream: int) -> LiveRequest | None:
         live = self._streams.pop(stream, None)
@@ -161,26 +182,19 @@ class RunnerLink(asyncio.Protocol):
             live.on_credit = live.on_cancel = None
         return live
 
-    def _on_checked(self, stream: int, payload: bytes) -> None:
+    def _on_checked(self, stream: int, error: RequestError | None) -> None:
         answer = self._checks.get(stream)
         if answer is None or answer.done():
             return
-        if payload:
-            answer.set_exception(RequestError.from_wire(orjson.loads(payload)))
+        if error is not None:
+            answer.set_exception(error)
         else:
             answer.set_result(None)
 
-    def _on_hello(self, hello: dict[str, Any]) -> None:
-        if hello["version"] != frames.VERSION:
-            raise BadFrame(f"the runner speaks version {hello['version']}, this node {frames.VERSION}")
-        _resolve(self.hello, tuple(AppSpec.from_wire(app) for app in hello["apps"]))
-
-    def _on_fault(self, fault: dict[str, Any]) -> None:
-        error = FileFault(fault["file"], fault["line"], fault["message"])
-        error.add_note(fault["traceback"])
-        waited_for = self.ready if self.hello.done() else self.hello
+    def _on_fault(self, fault: FileFault) -> None:
+        waited_for: asyncio.Future[Any] = self.ready if self.hello.done() else self.hello
         if not waited_for.done():
-            waited_for.set_exception(error)
+            waited_for.set_exception(fault)
             waited_for.exception()  # the pool may have stopped waiting
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - EOF and error mean the same
@@ -194,6 +208,29 @@ class RunnerLink(asyncio.Protocol):
                 future.set_exception(RequestError("runner_disconnected", LOST))
                 future.exception()
         _resolve(self.closed, None)
+
+
+def _read(kind: int, payload: bytes) -> Any:
+    """Return what a frame tells. Raises `BadFrame`, or what wrong values raise: none of it is trusted."""
+    match kind:
+        case Kind.ERROR:
+            return RequestError.from_wire(orjson.loads(payload))
+        case Kind.CHECKED:
+            return RequestError.from_wire(orjson.loads(payload)) if payload else None
+        case Kind.HELLO:
+            hello = orjson.loads(payload)
+            if hello["version"] != frames.VERSION:
+                raise BadFrame(f"the runner speaks version {hello['version']}, this node {frames.VERSION}")
+            return tuple(AppSpec.from_wire(app) for app in hello["apps"])
+        case Kind.FAULT:
+            fields = orjson.loads(payload)
+            fault = FileFault(fields["file"], fields["line"], fields["message"])
+            fault.add_note(fields["traceback"])
+            return fault
+        case Kind.DONE | Kind.READY | Kind.PONG:
+            return None
+        case _:
+            raise BadFrame(f"a frame of unknown kind {kind}")
 
 
 def _message(live: LiveRequest, window: int) -> bytes:

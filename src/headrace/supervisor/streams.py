@@ -42,7 +42,6 @@ class LiveRequest:
         self.state = State.QUEUED
         self.error: RequestError | None = None
         self.replay = Replay(bytes_max=limits.replay_bytes_max, events_max=limits.replay_events_max)
-        self.is_touched = False  # has events that its readers were not yet woken for
         self._readers: list[Reader] = []
         self._pacer: Reader | None = None
         self._credited = 0  # of replay.cost: what the runner has been given back
@@ -83,7 +82,6 @@ class LiveRequest:
 
     def wake_readers(self) -> None:
         """Let every reader look at the log."""
-        self.is_touched = False
         if self._pacer is None:
             self._give_credit(self.replay.cost)
         for reader in tuple(self._readers):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Never
 
@@ -115,7 +116,7 @@ class AnswerParser:
         self.is_complete = False
         self.fault = ""
         self._buffer = bytearray()
-        self._step = self._read_head
+        self._step: Callable[[float], bool] = self._read_head
         self._status: int | None = None
         self._headers: tuple[tuple[str, str], ...] = ()
         self._framing = Framing.CLOSE

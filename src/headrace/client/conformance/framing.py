@@ -27,18 +27,18 @@ _UNICODE_LINE_ENDS: Final = (b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85")
 
 def line_ends(stream: Stream) -> Finding:
     """LF alone. Bare CR is worse than CRLF: nobody knows that the line has ended."""
-    crs, crlfs = stream.line_ends[b"\r"], stream.line_ends[b"\r\n"]
+    crs, crlfs, lfs = (stream.line_ends[end] for end in (b"\r", b"\r\n", b"\n"))
     if crs:
         return failed(
-            f"{crs} lines end in a bare CR",
+            f"a bare CR behind a line ({crs})",
             f"{PYTHON}: each event is held back until the next byte comes; curl: lines overwrite each other",
         )
     if crlfs:
         return failed(
-            f"{crlfs} lines end in CRLF",
-            f"{JS}: a CRLF that the network cuts in two makes a blank line, and half an event is delivered",
+            f"CRLF behind a line ({crlfs})",
+            f"{JS}: a CRLF that the network cuts in two is read as a blank line, in the midst of an event",
         )
-    return passed(f"{stream.line_ends[b'\n']} lines end in LF")
+    return passed(f"LF behind every line ({lfs})")
 
 
 def bom(stream: Stream) -> Finding:
@@ -57,7 +57,7 @@ def ascii_only(stream: Stream) -> Finding:
     if any(mark in body for mark in _UNICODE_LINE_ENDS):
         return failed(
             f"{_shown(body[at : at + 12])} at byte {at}, and a Unicode line end (U+2028, U+2029 or U+0085)",
-            "httpx-sse before 0.4.1 and readers built on splitlines(): the event is cut in two and is no JSON; "
+            "older httpx-sse and readers built on splitlines(): the event is cut in two and is no JSON; "
             f"{JS}: a character that the network cuts in two becomes U+FFFD",
         )
     return failed(
@@ -71,7 +71,7 @@ def blank_lines(stream: Stream) -> Finding:
     strays = [block for block in stream.blocks if not block.lines]
     return _none_of(
         strays,
-        "blank lines that end no block",
+        "a blank line that ends no block",
         f"{PYTHON}: JSONDecodeError in the caller's loop, once any event had an id",
         "every blank line ends a block",
     )
@@ -83,9 +83,9 @@ def comments(stream: Stream) -> Finding:
     count = sum(line.startswith(b":") for block in stream.blocks for line in block.lines)
     return _none_of(
         ended,
-        "comments followed by a blank line",
+        "a blank line behind a comment",
         f"{PYTHON}: JSONDecodeError in the caller's loop, once any event had an id",
-        f"{count} comments" if count else "no comments came",
+        f"comments that end in one newline ({count})" if count else "no comments came",
     )
 
 
@@ -98,7 +98,7 @@ def bare_fields(stream: Stream) -> Finding:
     ]
     return _none_of(
         bare,
-        "blocks without data",
+        "a block without data",
         f"{PYTHON}: JSONDecodeError in the caller's loop, the rest of the stream is lost",
         "every block has data",
     )
@@ -109,7 +109,7 @@ def known_fields(stream: Stream) -> Finding:
     unknown = [block for block in stream.blocks if not _KNOWN_FIELDS.issuperset(block.names)]
     return _none_of(
         unknown,
-        "blocks with lines that are neither a field nor a comment",
+        "a line that is neither a field nor a comment",
         "every client, EventSource too: these lines are dropped without a word",
         "every line is a field or a comment",
     )
@@ -120,9 +120,9 @@ def one_line(stream: Stream) -> Finding:
     several = [event for event in stream.events if event.names.count("data") > 1]
     return _none_of(
         several,
-        "events of several data lines",
+        "an event of several data lines",
         "curl, and whatever reads line by line: no line is a JSON text; the official clients join them",
-        f"{len(stream.events)} events of one data line",
+        f"one data line in every event ({len(stream.events)})",
     )
 
 
@@ -131,7 +131,7 @@ def no_done(stream: Stream) -> Finding:
     done = [event for event in stream.events if event.data == b"[DONE]"]
     return _none_of(
         done,
-        "events say [DONE]",
+        "an event that says [DONE]",
         f"{PYTHON}: JSONDecodeError instead of an end; {JS}: a SyntaxError, and an unhandled rejection "
         "that ends a Node process",
         "no end marker",
@@ -143,10 +143,10 @@ def json_data(stream: Stream) -> Finding:
     events = [event for event in stream.events if event.data != b"[DONE]"]
     return _none_of(
         [event for event in events if _json_fault(event)],
-        "events are no JSON",
+        "an event that is no JSON",
         f"{PYTHON}: JSONDecodeError (NaN it takes, and hands on); {JS}: for-await ends without a word, "
         "listeners get an error and then more events",
-        f"{len(events)} events are JSON",
+        f"JSON in every event ({len(events)})",
     )
 
 
@@ -155,9 +155,9 @@ def objects(stream: Stream) -> Finding:
     events = [event for event in stream.events if event.data != b"[DONE]" and not _json_fault(event)]
     return _none_of(
         [event for event in events if not isinstance(event.json, dict)],
-        "events are JSON, but no objects",
+        "an event that is JSON, but no object",
         f'{JS}: for-await drops 0, "", false and null; code that reads a field fails on the rest',
-        f"{len(events)} events are objects",
+        f"an object in every event ({len(events)})",
     )
 
 
@@ -165,7 +165,7 @@ def no_ids(stream: Stream) -> Finding:
     """No `id`, since none was asked for."""
     return _none_of(
         [block for block in stream.blocks if "id" in block.names],
-        "blocks have an id that nobody asked for",
+        "an id that nobody asked for",
         f"{PYTHON}: from then on every blank line is an event, and one without data a JSONDecodeError; "
         "EventSource: it reconnects with the id and expects to go on there",
         "no ids",
@@ -192,7 +192,7 @@ def chunks(stream: Stream) -> Finding:
     ends = list(accumulate(len(chunk.data) for chunk in stream.answer.chunks))
     cuts = [end for end in ends[:-1] if end not in stream.boundaries]
     if not cuts:
-        return passed(f"{len(ends)} chunks, all of whole events")
+        return passed(f"whole events in every chunk ({len(ends)})")
     around = stream.body[max(0, cuts[0] - 12) : cuts[0]], stream.body[cuts[0] : cuts[0] + 12]
     return failed(
         f"{len(cuts)} of {len(ends)} chunks end within an event, the first between "
@@ -215,25 +215,13 @@ def event_size(stream: Stream) -> Finding:
 
 def burst(stream: Stream) -> Finding:
     """No flood of small events: join what is made at once."""
-    times_s = event_times_s(stream)
-    most = _most_within_a_second(times_s)
+    most = _most_within_a_second(stream.event_times_s)
     if most > EVENTS_PER_SECOND_MAX:
         return failed(
             f"{most} events within a second",
             f"{JS}: 20,000 at once took 12.9 s, and for-await waits 16 ms after every event; join small events",
         )
     return passed(f"at most {most} events within a second")
-
-
-def event_times_s(stream: Stream) -> list[float]:
-    """Return when each event was whole, in seconds since the connection stood."""
-    times: list[float] = []
-    so_far = b""
-    for chunk in stream.answer.chunks:
-        so_far += chunk.data
-        *whole, so_far = so_far.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
-        times += [chunk.at_s for block in whole if b"data" in block]
-    return times
 
 
 def _most_within_a_second(times_s: list[float]) -> int:
@@ -257,9 +245,8 @@ def _none_of(blocks: list[Block], what: str, damage: str, fine: str) -> Finding:
     """Fail with the first of the bad blocks, pass when there is none."""
     if not blocks:
         return passed(fine)
-    first = blocks[0].lines
-    shown = f", the first {_shown(b'\n'.join(first))}" if first else ""
-    return failed(f"{len(blocks)} {what}{shown}", damage)
+    first = b"\n".join(blocks[0].lines)
+    return failed(f"{what} ({len(blocks)})" + (f", the first in {_shown(first)}" if first else ""), damage)
 
 
 def _shown(data: bytes) -> str:

@@ -7,9 +7,11 @@ each line ended, what stands unfinished at the end.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from headrace.client.conformance.answer import Answer, strict_json
@@ -24,6 +26,7 @@ class Block:
 
     lines: tuple[bytes, ...]
     is_ended: bool
+    end: int  # the offset in the body behind it
 
     @property
     def fields(self) -> tuple[tuple[str, bytes], ...]:
@@ -76,6 +79,13 @@ class Stream:
         """The events that say `event: error`."""
         return tuple(event for event in self.events if event.event == "error")
 
+    @property
+    def event_times_s(self) -> list[float]:
+        """When each event was whole, in seconds since the connection stood."""
+        chunks = self.answer.chunks
+        ends = list(accumulate(len(chunk.data) for chunk in chunks))
+        return [chunks[bisect_left(ends, event.end)].at_s for event in self.events]
+
 
 def read_stream(answer: Answer) -> Stream:
     """Take an answer's body apart."""
@@ -89,12 +99,12 @@ def read_stream(answer: Answer) -> Stream:
         if line or not line_end:
             lines.append(line)
         else:
-            blocks.append(Block(tuple(lines), is_ended=True))
+            blocks.append(Block(tuple(lines), True, end))
             lines = []
         if line_end and all(one.startswith(b":") for one in lines):
             boundaries.add(end)
     if lines:
-        blocks.append(Block(tuple(lines), is_ended=False))
+        blocks.append(Block(tuple(lines), False, len(body)))
     del line_ends[b""]
     return Stream(answer, body, tuple(blocks), line_ends, frozenset(boundaries))
 

@@ -1,0 +1,98 @@
+"""The two shells have the same names and the same signatures; each exception has its reason here."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace.client
+from headrace import AsyncClient, Client
+from headrace.client import AsyncStream, Stream
+
+#: Names that one shell has alone, and why.
+ALONE = {
+    "aclose": "generators have it: fal's stream_async was one, and contextlib.aclosing calls it",
+}
+#: The same thing, where the language has another name for it.
+TWINS = {
+    "__aiter__": "__iter__",
+    "__anext__": "__next__",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+}
+#: What awaits in the one shell is a coroutine function; the rest is not, and why.
+COROUTINES = {
+    "run": "it waits for the answer",
+    "close": "of the client: aiohttp closes its session in a coroutine",
+    "__next__": "it waits for an item",
+    "__enter__": "the language asks for one",
+    "__exit__": "the language asks for one",
+}
+PAIRS = [(Client, AsyncClient), (Stream, AsyncStream)]
+
+
+def public(cls: type) -> dict[str, Any]:
+    ours = {name: value for name, value in vars(cls).items() if not name.startswith("_") or name.startswith("__")}
+    bookkeeping = {"__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__firstlineno__"}
+    return {TWINS.get(name, name): value for name, value in ours.items() if name not in bookkeeping}
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    signature = inspect.signature(function)
+    return [(each.name, each.kind, each.default) for each in signature.parameters.values()]
+
+
+@pytest.mark.parametrize(("sync", "async_"), PAIRS)
+def test_both_shells_have_the_same_public_names(sync: type, async_: type) -> None:
+    assert set(public(sync)) == set(public(async_)) - set(ALONE)
+
+
+@pytest.mark.parametrize(("sync", "async_"), PAIRS)
+def test_both_shells_have_the_same_signatures(sync: type, async_: type) -> None:
+    for name, value in public(sync).items():
+        if inspect.isfunction(value):
+            assert parameters(value) == parameters(public(async_)[name]), name
+
+
+@pytest.mark.parametrize(("sync", "async_"), PAIRS)
+def test_what_is_a_coroutine_in_one_shell_has_its_reason(sync: type, async_: type) -> None:
+    for name, value in public(async_).items():
+        if inspect.iscoroutinefunction(value) and name not in ALONE:
+            assert name in COROUTINES
+            assert not inspect.iscoroutinefunction(public(sync)[name])
+
+
+def test_a_stream_closes_without_await_in_both_shells() -> None:
+    assert not inspect.iscoroutinefunction(Stream.close)
+    assert not inspect.iscoroutinefunction(AsyncStream.close)
+
+
+@pytest.mark.parametrize(("name", "cls"), [
+    ("stream", Client), ("run", Client), ("stream_async", AsyncClient), ("run_async", AsyncClient),
+])  # fmt: skip
+def test_the_module_functions_are_the_methods_of_a_default_client(name: str, cls: type) -> None:
+    function = getattr(headrace.client, name)
+    method = getattr(cls, name.removesuffix("_async"))
+
+    assert parameters(method)[1:] == parameters(function)
+    assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(function)
+
+
+@pytest.mark.parametrize("module", ["_sync", "_async"])
+def test_the_shells_are_thin(module: str) -> None:
+    source = Path(headrace.client.__file__).with_name(f"{module}.py").read_text()
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+        )
+    }
+
+    assert len(source.splitlines()) < 300
+    assert {"orjson", "json", "socket"}.isdisjoint(imported)
