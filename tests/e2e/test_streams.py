@@ -194,6 +194,24 @@ def test_finally_runs_when_the_reader_leaves(server, path, leave):
     eventually(server.saw(f"finally {name}"), "the generator is closed")
 
 
+def test_clients_that_reset_at_any_moment_harm_neither_the_runner_nor_a_bystander(server):
+    server.post("/zoo/zoo/def", {"n": 1})
+    runners = set(server.runner_pids())
+    with server.open("/zoo/zoo/async/stream", {"n": 150, "pause": 0.02}) as bystander:
+        for turn in range(60):
+            leavers = [server.open("/zoo/zoo/burst/stream", {"n": 3_000}) for _ in range(5)]
+            time.sleep(0.001 * (turn % 12))  # the moment of leaving: before, at and after the first event
+            for leaver in leavers:
+                leaver.reset()
+        bystander.read_until(b"0\r\n\r\n")
+
+    assert [event.get("i") for event in data_events(bystander.body)][:-1] == list(range(150))
+    assert set(server.runner_pids()) == runners
+    assert "Headrace's own" not in server.log
+    assert "Fatal error" not in server.log
+    assert server.post("/zoo/zoo/def", {"n": 1}).status == 200
+
+
 def test_finally_runs_when_the_caller_of_a_run_leaves(server):
     name = f"run left {time.monotonic_ns()}"
     stream = server.open("/zoo/zoo", {"n": 10_000, "pause": 0.02, "name": name})

@@ -1,11 +1,11 @@
 import { fal } from "@fal-ai/client";
 
 const stream = await fal.stream("fal-ai/flux/schnell", {
-  input: { prompt: "a sunset over mountains" },
+  input: {
+    prompt: "a sunset over mountains"
+  }
 });
 
 for await (const event of stream) {
   console.log(event);
 }
-
-const result = await stream.done();
