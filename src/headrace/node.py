@@ -271,7 +271,9 @@ def _keys_for_the_user(config: Config) -> KeyFile:
     try:
         if not key_file.list():
             _, text = key_file.create("default")
-            print(f"Made the first key: {text}")  # noqa: T201
+            # Its text is for a person's eyes: what is not a terminal may be a log.
+            shown = f": {text}" if sys.stdout.isatty() else ""
+            print(f"Made the first key{shown}")  # noqa: T201
             print(f"It is kept in {save_key(config.url, text)}, where our clients find it.")  # noqa: T201
         elif not key_file.verify(find_key(config.url) or ""):
             for text in filter(key_file.verify, sorted(saved_keys())):
