@@ -1,7 +1,10 @@
 """Streams of a real server, down to the bytes: how they begin, go on and end."""
 
 import json
+import os
 import re
+import signal
+import threading
 import time
 
 import pytest
@@ -143,6 +146,37 @@ def test_a_runner_that_dies_before_the_first_event_is_a_503(server):
     answer = server.post("/zoo/zoo/die/stream", {"n": 0})
 
     assert (answer.status, answer.json["error_type"]) == (503, "runner_disconnected")
+
+
+def test_no_request_hangs_while_runners_are_killed_under_load(server):
+    answers: list[tuple[int, str | None]] = []
+
+    def call() -> None:
+        for _ in range(60):
+            answer = server.post("/zoo/zoo/async", {"n": 2, "pause": 0.01})
+            answers.append((answer.status, answer.json.get("error_type")))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    killed: set[int | None] = {None}
+    for _ in range(4):
+        eventually(lambda: runner_of(server, "zoo/zoo") not in killed, "another runner is ready")
+        runner = runner_of(server, "zoo/zoo")
+        os.kill(runner, signal.SIGKILL)
+        killed.add(runner)
+    for caller in callers:
+        caller.join(60)
+
+    assert len(answers) == 240
+    assert set(answers) <= {(200, None), (503, "runner_disconnected")}
+    assert (200, None) in answers
+
+
+def runner_of(server, app: str) -> int | None:
+    """The pid of the runner that became ready last, by the log."""
+    found = re.findall(rf"{re.escape(app)} is ready \(runner (\d+)\)", server.log)
+    return int(found[-1]) if found and server.is_ready() else None
 
 
 # --- silence ------------------------------------------------------------------------------------------------

@@ -42,6 +42,11 @@ class Runner:
         self.is_retired = False
         self.retired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def takes_work(self) -> bool:
+        """Whether it may be given a request: a dead one would never answer, a retired one should not."""
+        return not self.is_retired and not self.link.closed.done()
+
     def retire(self) -> None:
         """No new work from now on; the keeper starts a replacement."""
         self.is_retired = True
@@ -76,7 +81,7 @@ class Pool:
     @property
     def runners(self) -> int:
         """How many runners take work."""
-        return sum(not runner.is_retired for runner in self._runners.values())
+        return sum(runner.takes_work for runner in self._runners.values())
 
     @property
     def waiting(self) -> int:
@@ -154,7 +159,7 @@ class Pool:
 
     def _check(self, live: LiveRequest) -> None:
         """Have any ready runner validate a waiting request's input, so that a 422 never waits for a slot."""
-        runner = next((runner for runner in self._runners.values() if not runner.is_retired), None)
+        runner = next((runner for runner in self._runners.values() if runner.takes_work), None)
         if runner is not None and self._tasks is not None:
             self._tasks.create_task(self._check_on(runner, live), name=f"check of {live.id}")
 
@@ -173,8 +178,9 @@ class Pool:
         if not self._waiting:
             return
         rooms = [
-            Room(runner.number, 0 if runner.is_retired else self.app.max_multiplexing - runner.link.busy)
+            Room(runner.number, self.app.max_multiplexing - runner.link.busy)
             for runner in self._runners.values()
+            if runner.takes_work
         ]
         for number in assign(len(self._waiting), rooms):
             live = next(iter(self._waiting))
@@ -272,7 +278,7 @@ class Pool:
             self.state = PoolState.RESTARTING
 
     async def _see_off(self, runner: Runner) -> None:
-        """Kill a runner once nobody wants anything of it any more."""
+        """End a runner once nobody wants anything of it any more; what is stuck in it is killed."""
         runner.is_retired = True
         try:
             async with asyncio.timeout(self.app.request_timeout):
@@ -281,7 +287,7 @@ class Pool:
         except TimeoutError:
             pass
         finally:
-            await runner.process.kill()
+            await (runner.process.kill() if runner.link.busy else runner.process.stop())
             self._runners.pop(runner.number, None)
 
     def _failed(self, error: Exception, pause_s: float) -> None:
