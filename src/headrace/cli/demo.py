@@ -174,7 +174,7 @@ def _stream_once(server: _Server) -> None:
 
     typer.secho(f"> {PROMPT}", bold=True)
     with asking(server.url, server.key) as client, contextlib.closing(TerminalScreen(sys.stdout)) as screen:
-        for item in client.stream(APP, {"prompt": PROMPT, "max_tokens": 160}):
+        for item in client.stream(APP, {"prompt": PROMPT, "max_tokens": 160, "temperature": 0}):
             screen.show(item)
 
 

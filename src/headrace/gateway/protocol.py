@@ -65,6 +65,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if sock is not None:
             # The kernel doubles what it is asked for (socket(7)).
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._limits.socket_buffer_bytes // 2)
+            if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
+                # A client that vanished without a FIN: heartbeats nobody acknowledges end the connection (tcp(7)).
+                vanished_ms = int((self._limits.stall_timeout_s + 5) * 1_000)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, vanished_ms)
         self.transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
         self._start_header_clock()
 

@@ -31,6 +31,23 @@ class LiveRequest:
     ahead of what that reader has taken (`took`). Without a pacing reader, credit is given back as events come.
     """
 
+    __slots__ = (
+        "_credited",
+        "_pacer",
+        "_readers",
+        "body",
+        "error",
+        "headers",
+        "id",
+        "limits",
+        "on_cancel",
+        "on_credit",
+        "on_final",
+        "replay",
+        "route",
+        "state",
+    )
+
     def __init__(
         self, id_: RequestId, route: Route, body: bytes, *, headers: Mapping[str, str], limits: Limits
     ) -> None:
