@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from headrace.store.certificates import Names
     from headrace.store.tls import TlsFolder
 
-__all__ = ["check", "keys", "next_free_port", "serve", "tls"]
+__all__ = ["check", "key_for_the_user", "keys", "next_free_port", "serve", "tls"]
 
 _log = logging.getLogger(__name__)
 
@@ -261,12 +261,21 @@ def _tls_context(config: Config) -> ssl.SSLContext:
         raise StartFault(f"no certificate for --tls: {error}") from None
 
 
-def _keys_for_the_user(config: Config) -> KeyFile:
-    """Return the node's keys, one of which the user who starts it has in the credentials file.
+def key_for_the_user(config: Config) -> str:
+    """Return a key of this node that the user has in the credentials file; make and keep one if there is none.
 
-    The first start makes that key. A later one, perhaps on another port, finds it again among those the user
-    keeps, and makes no second one.
+    Raises `KeyFault` or `BadCredentials` for a damaged file, `OSError` for one that cannot be written.
     """
+    key_file = keys(config)
+    text = _kept_key(config, key_file)
+    if text is None:
+        _, text = key_file.create("demo")
+        save_key(config.url, text)
+    return text
+
+
+def _keys_for_the_user(config: Config) -> KeyFile:
+    """Return the node's keys. The first start makes one and keeps it for the user; no later one makes a second."""
     key_file = keys(config)
     try:
         if not key_file.list():
@@ -275,10 +284,19 @@ def _keys_for_the_user(config: Config) -> KeyFile:
             shown = f": {text}" if sys.stdout.isatty() else ""
             print(f"Made the first key{shown}")  # noqa: T201
             print(f"It is kept in {save_key(config.url, text)}, where our clients find it.")  # noqa: T201
-        elif not key_file.verify(find_key(config.url) or ""):
-            for text in filter(key_file.verify, sorted(saved_keys())):
-                save_key(config.url, text)
-                break
+        else:
+            _kept_key(config, key_file)
     except (BadCredentials, OSError) as error:
         _log.warning("the key could not be kept for your clients: %s", error)
     return key_file
+
+
+def _kept_key(config: Config, key_file: KeyFile) -> str | None:
+    """Return a key of this node that the user keeps, if any, and see that it is found under this URL too."""
+    kept = find_key(config.url)
+    if kept is not None and key_file.verify(kept):
+        return kept
+    for text in filter(key_file.verify, sorted(saved_keys())):
+        save_key(config.url, text)
+        return text
+    return None

@@ -1,8 +1,10 @@
 """`headrace demo`: a real stream on the screen, and lines that work as they are pasted."""
 
 import contextlib
+import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -64,7 +66,7 @@ def read_until(demo, text):
     return read
 
 
-def test_once_streams_token_by_token_and_leaves_nothing(environment, tmp_path):
+def test_once_streams_token_by_token_and_leaves_nothing_but_the_users_key(environment, tmp_path):
     need_model()
     began = time.monotonic()
     with running_demo(environment, tmp_path, "--once", "--port", str(free_port())) as demo:
@@ -81,7 +83,7 @@ def test_once_streams_token_by_token_and_leaves_nothing(environment, tmp_path):
     assert b"finish_reason" in rest
     assert b"finish_reason" not in first
     assert [] == [pid for pid in children if pid in {alive for alive, _, _ in processes()}]
-    assert ["headrace.toml", "tmp"] == sorted(path.name for path in tmp_path.iterdir())
+    assert ["config", "data", "headrace.toml", "tmp"] == sorted(path.name for path in tmp_path.iterdir())
     assert [] == list((tmp_path / "tmp").iterdir())
 
 
@@ -94,6 +96,9 @@ def test_the_pasted_lines_work_and_ctrl_c_ends_it(environment, tmp_path):
             key = re.search(r"^key  (hr_[a-z2-7]{12}:\S{43})$", shown, re.MULTILINE)[1]
             curl = re.search(r"^curl .*?}'$", shown, re.MULTILINE | re.DOTALL)[0]
             python = re.search(r'^\S*python\S* -c ".*?^"$', shown, re.MULTILINE | re.DOTALL)[0]
+            url = re.search(r"^url  (http://127\.0\.0\.1:\d+)$", shown, re.MULTILINE)[1]
+            call = f"{shlex.quote(sys.executable)} -m headrace stream headrace/smollm2 prompt=Hi max_tokens=5"
+            without_key = paste(f"HEADRACE_URL={url} {call}", environment, tmp_path / "tmp")
             by_curl, by_python = (paste(line, environment, tmp_path) for line in (curl, python))
             children = children_of(demo.pid)
             demo.send_signal(signal.SIGINT)
@@ -104,6 +109,7 @@ def test_the_pasted_lines_work_and_ctrl_c_ends_it(environment, tmp_path):
     assert 0 == demo.returncode
     assert 'data: {"delta":' in by_curl
     assert 20 < len(by_python)
+    assert '"finish_reason"' in without_key
     assert key in curl
     assert key in python
     assert children
@@ -144,3 +150,14 @@ def test_a_model_that_cannot_be_served_ends_the_demo_with_a_line(environment, tm
 
     assert 1 == demo.returncode
     assert message in told
+
+
+def test_a_second_demo_makes_no_second_key(environment, tmp_path):
+    need_model()
+    for _ in range(2):
+        with running_demo(environment, tmp_path, "--once", "--port", str(free_port())) as demo:
+            demo.stdout.read()
+            demo.wait(PATIENCE_S)
+
+    keys = json.loads((tmp_path / "data" / "headrace" / "keys.json").read_text())["keys"]
+    assert ["demo"] == [key["name"] for key in keys]

@@ -1,12 +1,14 @@
 """`headrace demo`: a real model in your terminal, and the lines to call it yourself.
 
-The server is a child process like any other `headrace serve`, with a folder and a key of its own that are gone
-when it ends: the demo touches neither the user's keys nor a server that runs already.
+The server is a child process like any other `headrace serve`, on the user's own data folder: its key is kept in
+the credentials file, so that `headrace stream` and the SDK find it from another terminal. A `headrace.toml` in
+the current folder, meant for another server, does not count, and a server that runs already is left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shlex
@@ -25,10 +27,10 @@ from typing import Annotated, Final, Never
 import typer
 
 import headrace
+from headrace import config
 from headrace.cli import parts, weights
 from headrace.cli.failures import Failure, told
 from headrace.cli.help import examples
-from headrace.config import Config
 
 EXAMPLES = examples(
     "headrace demo", "headrace demo --once", "headrace demo --model ~/models/other.gguf --port 9000"
@@ -119,13 +121,14 @@ def _served(gguf: Path, port: int) -> Iterator[_Server]:
     if free != port:
         _tell(f"port {port} is taken; using {free}")
     with tempfile.TemporaryDirectory(prefix="headrace-demo-") as folder:
-        _, key = node.keys(Config(data_dir=Path(folder))).create("demo")
+        settings = dataclasses.replace(config.load({}, folder=Path(folder)), host=HOST, port=free)
+        key = _key(settings)
         log = Path(folder) / "serve.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "headrace", "serve", str(example()), "--host", HOST),
-                    *("--port", str(free), "--data-dir", folder, "--log-level", "warning"),
+                    *("--port", str(free), "--data-dir", str(settings.data_dir), "--log-level", "warning"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -140,6 +143,14 @@ def _served(gguf: Path, port: int) -> Iterator[_Server]:
             yield server
         finally:
             _stop(process)
+
+
+def _key(settings: config.Config) -> str:
+    try:
+        key: str = parts.node().key_for_the_user(settings)
+    except (headrace.BadCredentials, OSError) as error:
+        raise Failure(f"no key for the demo: {error}") from error
+    return key
 
 
 def _environment(gguf: Path) -> dict[str, str]:
