@@ -1,8 +1,10 @@
 """What a real server answers: statuses, shapes and headers, before any event."""
 
 import json
+import pathlib
 import re
 import socket
+import time
 
 import pytest
 
@@ -312,3 +314,44 @@ def test_pipelined_requests_are_answered_in_order(server):
             received += client.recv(65_536)
 
     assert re.findall(rb'"total":(\d)', received) == [b"1", b"2", b"3"]
+
+
+def test_garbage_behind_a_stream_ends_the_connection_and_is_never_written_into_it(server):
+    with server.open("/zoo/zoo/async/stream", {"n": 100, "pause": 0.02}) as stream:
+        stream.read_until(b"data: ")
+        good = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        stream.socket.sendall(good + b"garbage\r\n\r\n")
+        stream.read_to_end()
+
+    assert b"HTTP/1.1 400" not in stream.bytes
+    assert not stream.is_whole
+
+
+def test_a_client_that_pipelines_without_bound_is_refused(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)
+        received = b""
+        try:
+            while piece := client.recv(65_536):
+                received += piece
+        except ConnectionResetError:
+            pass  # it still sent
+
+    assert received.count(b"HTTP/1.1 200") < 500
+
+
+def test_a_client_that_asks_on_and_never_reads_gets_no_more_answers_than_it_takes():
+    with running_server() as server:
+        before = memory_kib(server.process.pid)
+        request = b"GET /zoo/zoo/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
+            for _ in range(700):  # some 35 MB of answers
+                client.sendall(request)
+                time.sleep(0.005)
+            assert memory_kib(server.process.pid) - before < 10 * 1024
+            assert server.post("/zoo/zoo/def", {"n": 1}).json == {"total": 1}
+
+
+def memory_kib(pid: int) -> int:
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])

@@ -33,6 +33,7 @@ def test_a_preflight_from_a_local_page_is_answered_without_a_key(server):
     assert answer.headers["access-control-allow-headers"] == "authorization,content-type,x-fal-target-url"
     assert "POST" in answer.headers["access-control-allow-methods"]
     assert answer.headers["access-control-max-age"] == "600"
+    assert answer.headers["x-fal-request-id"]
     assert "access-control-allow-credentials" not in answer.headers
 
 

@@ -33,6 +33,9 @@ class Limits:
     header_bytes_max: int = 16 * 1024
     headers_bytes_max: int = 32 * 1024
     headers_max: int = 100
+    #: Requests on one connection that may wait for the answers to earlier ones. They arrive by the thousand in one
+    #: read, and each costs some 3 KiB; real clients pipeline none.
+    pipelined_max: int = 32
     #: Seconds a connection may take to finish its headers: the answer to slowloris. nginx waits 60, we 10.
     header_timeout_s: float = 10.0
     #: Seconds without one new body byte before an upload is given up.

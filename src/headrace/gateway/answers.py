@@ -16,12 +16,17 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 Answer: TypeAlias = tuple[int, Headers, bytes]
 
 
+def request_id_header(request_id: str) -> tuple[bytes, bytes]:
+    """Return the header that every answer carries."""
+    return b"x-fal-request-id", request_id.encode("ascii")
+
+
 def json_answer(status: int, body: bytes, request_id: str) -> Answer:
     """Return an answer whose body is ready JSON."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
-        (b"x-fal-request-id", request_id.encode("ascii")),
+        request_id_header(request_id),
     ]
     return status, headers, body
 

@@ -14,7 +14,7 @@ from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
 from headrace.gateway import ops, proxy
 from headrace.gateway.addresses import Addresses
-from headrace.gateway.answers import Receive, Scope, Send, error_answer, value_answer
+from headrace.gateway.answers import Receive, Scope, Send, error_answer, request_id_header, value_answer
 from headrace.gateway.auth import Authenticator
 from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
@@ -53,10 +53,11 @@ class Gateway:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path = proxy.path_for(headers.get("host", ""), scope["path"])
         call = Call(self._dispatcher.new_id(), headers, scope, receive, path=path, extra=[])
+        await call.outlet.catch_up(self._limits)
         try:
             call.extra.extend(self._door.origins.judge(headers, self._door.addresses.own(scope, headers)))
             if is_preflight(call.method, headers):
-                call.answer((204, preflight(headers), b""))
+                call.answer((204, [*preflight(headers), request_id_header(call.id)], b""))
             else:
                 await self._answer(call)
         except RequestError as error:

@@ -32,7 +32,8 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
-    body = b""
+    pieces: list[bytes] = []
+    size = 0
     while True:
         try:
             async with asyncio.timeout(limits.body_timeout_s):
@@ -42,12 +43,12 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits
             raise RequestError("bad_request", message_text, status=408) from None
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        piece: bytes = message.get("body", b"")
-        body += piece
-        if len(body) > limit:
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
             raise _too_large(limit)
         if not message.get("more_body", False):
-            return body
+            return b"".join(pieces)
 
 
 def _too_large(limit: int) -> RequestError:

@@ -15,7 +15,7 @@ import logging
 from headrace.core.errors import RequestError
 from headrace.core.limits import EVENT_OVERHEAD_BYTES, Limits
 from headrace.core.request import State
-from headrace.gateway.answers import Headers
+from headrace.gateway.answers import Headers, request_id_header
 from headrace.gateway.outlet import Outlet
 from headrace.supervisor.streams import LiveRequest
 
@@ -35,7 +35,7 @@ def stream_headers(request_id: str) -> Headers:
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-cache, no-transform"),
         (b"x-accel-buffering", b"no"),
-        (b"x-fal-request-id", request_id.encode("ascii")),
+        request_id_header(request_id),
     ]
 
 

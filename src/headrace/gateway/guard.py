@@ -62,6 +62,11 @@ class Guard:
         if target_bytes > self.limits.target_bytes_max:
             raise RequestError("uri_too_long", f"A path and query may have {self.limits.target_bytes_max} bytes.")
 
+    def check_pipeline(self, waiting: int) -> None:
+        """Refuse one request too many that was sent before earlier ones were answered."""
+        if waiting >= self.limits.pipelined_max:
+            raise RequestError("bad_request", f"At most {self.limits.pipelined_max} requests may be pipelined.")
+
     def check_head(self, target: bytes, http_version: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Refuse a head whose target or `Host` is not for us (RFC 9112, section 3.2). Names are lower-case."""
         if not target.startswith(b"/"):

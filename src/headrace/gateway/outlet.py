@@ -85,6 +85,16 @@ class Outlet:
         """Bytes written and not yet taken by the kernel."""
         return self._connection.transport.get_write_buffer_size()
 
+    async def catch_up(self, limits: Limits) -> None:
+        """Wait until the client has taken earlier answers: one that pipelines and never reads gets no more."""
+        if not self.is_paused:
+            return
+        try:
+            async with asyncio.timeout(limits.stall_timeout_s):
+                await self._connection.flow.drain()
+        except TimeoutError:
+            self.abort()
+
     # --- a whole answer ---------------------------------------------------------------------------------
 
     def answer(self, answer: Answer) -> None:
@@ -166,7 +176,7 @@ class Outlet:
 
     def _send(self, data: bytes) -> None:
         # After a reset, uvloop's handle is closed before `connection_lost` says so, and a write would raise.
-        if not self._connection.transport.is_closing():
+        if not self.is_lost and not self._connection.transport.is_closing():
             self._connection.transport.write(data)
 
     def _complete(self) -> None:

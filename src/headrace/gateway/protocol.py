@@ -125,6 +125,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the head as a whole, then let the application have it, with an outlet."""
         self._stop_header_clock()
+        self._or_refuse(self._guard.check_pipeline, len(self.pipeline))
         self._or_refuse(self._guard.check_head, self.url, self.parser.get_http_version(), self.headers)
         super().on_headers_complete()
         outlet = Outlet(self, self.cycle)
@@ -156,7 +157,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot become a request, in JSON like every other answer, and hang up."""
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+        if any(outlet.has_started and not outlet.is_done for outlet in self._outlets):
             self.transport.close()  # in the midst of an answer: nothing can be said any more
             return
         self.answer_and_leave(error_answer(self._refusal or RequestError("bad_request", msg), self._new_id()))
@@ -169,6 +170,10 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         status, headers, body = answer
         self._stop_header_clock()
+        self.pipeline.clear()
+        for outlet in self._outlets:
+            if not outlet.is_done:
+                outlet.lost()  # this answer is the last: whatever is still being worked on has nowhere to go
         self.transport.write(head(status, [*self.server_state.default_headers, *headers, _CLOSE]) + body)
         self._is_lingering = True
         self.flow.resume_reading()
