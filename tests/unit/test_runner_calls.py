@@ -6,7 +6,7 @@ import time
 import pytest
 
 from headrace.core.frames import Kind
-from headrace.core.limits import Limits, event_cost
+from headrace.core.limits import Limits, cost_of
 from tests.support.pretend_node import PretendNode
 
 MODELS = '''
@@ -385,7 +385,7 @@ def test_a_producer_waits_before_the_event_beyond_its_window(node, path):
     assert [{"i": 0}] == [{"i": json.loads(node.receive(stream)[1])["i"]}]
     assert node.is_quiet(0.1)
 
-    cost = event_cost(len(b'{"i":0,"pad":""}'))
+    cost = cost_of([b'{"i":0,"pad":""}'])
     node.grant(stream, 2 * cost)
     for i in (1, 2):
         assert i == json.loads(node.receive(stream)[1])["i"]
@@ -395,7 +395,7 @@ def test_a_producer_waits_before_the_event_beyond_its_window(node, path):
 
 
 def test_fifteen_flat_out_threads_make_no_more_than_their_windows(node):
-    window, largest = 64 * 1024, event_cost(len(b'{"i":100000,"pad":""}') + 100)
+    window, largest = 64 * 1024, cost_of([b'{"i":100000,"pad":""}' + b"x" * 100])
     streams = [
         node.start("/generator", {"n": 10**9, "name": f"flat-{i}", "pad": 100}, window=window) for i in range(15)
     ]
@@ -405,7 +405,7 @@ def test_fifteen_flat_out_threads_make_no_more_than_their_windows(node):
 
     for i, stream in enumerate(streams):
         events = node.events(stream)
-        spent = sum(event_cost(len(json.dumps(event, separators=(",", ":")))) for event in events)
+        spent = cost_of([json.dumps(event, separators=(",", ":")).encode() for event in events])
         assert window <= spent < window + largest
         assert made[f"flat-{i}"] == len(events)  # not one item was made beyond the window
     for stream in streams:
@@ -419,7 +419,7 @@ def test_emit_on_the_loop_runs_ahead_by_a_bound_and_then_raises(node):
     events, error = node.finish(stream)
 
     assert "runner_server_error" == error["type"]
-    assert 0 <= len(events) * event_cost(10_020) - Limits().emit_ahead_bytes_max < 20_000
+    assert 0 <= len(events) * cost_of([b"x" * 10_020]) - Limits().emit_ahead_bytes_max < 20_000
     assert "cannot wait there; yield the items" in node.log
 
 

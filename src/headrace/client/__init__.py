@@ -6,6 +6,7 @@
     _body, _proxy        the parts of HTTP that those libraries leave to us
     credentials          which server, which key
     errors               the tree of what can go wrong
+    conformance          checks of any server that speaks this protocol
 
 Importing this package imports neither HTTP library; the first use of a name that needs one does.
 """

@@ -34,7 +34,7 @@ class Kind(enum.IntEnum):
     SETUP = 1  # JSON {"app": name}: be this app of those told in HELLO; run setup()
     CHECK = 2  # HEAD + body, as START: validate the input, take no slot; answered by CHECKED
     START = 3  # JSON {"request_id", "path", "headers", "attempt", "window"}, a newline, then the raw JSON body
-    WINDOW = 4  # u32: this many more bytes of events (core.limits.event_cost) may be made on the stream
+    WINDOW = 4  # u32: this many more bytes of events (core.limits.cost_of) may be made on the stream
     CANCEL = 5  # text: the reason (an error type); the stream still ends with DONE or ERROR
     PING = 6  # any bytes, answered by PONG
     # --- runner to node

@@ -6,6 +6,7 @@ Units come last in the names: `_bytes`, `_s` (seconds), `_max` (a count). Each c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: What one event costs beyond its text, in bytes: a Python bytes object, its place in a list, its framing.
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 EVENT_OVERHEAD_BYTES = 64
 
 
-def event_cost(text_bytes: int) -> int:
-    """Return what one event of `text_bytes` counts against a window or a log. Node and runner must agree."""
-    return text_bytes + EVENT_OVERHEAD_BYTES
+def cost_of(texts: Sequence[bytes]) -> int:
+    """Return what events count against a window or a log. Node and runner must agree."""
+    return sum(map(len, texts)) + EVENT_OVERHEAD_BYTES * len(texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,12 @@ class Limits:
     # --- events -----------------------------------------------------------------------------------------
     #: Bytes of one event. An image belongs behind a URL; fal-js parses large events in quadratic time.
     event_bytes_max: int = 1024 * 1024
-    #: Bytes of events (by `event_cost`) a runner may make beyond what the pacing reader has taken: the window
+    #: Bytes of events (by `cost_of`) a runner may make beyond what the pacing reader has taken: the window
     #: of credit. About 1,700 token events.
     window_bytes: int = 256 * 1024
     #: Bytes `emit` may run ahead of the window on the event loop, where it cannot wait; then it raises.
     emit_ahead_bytes_max: int = 4 * 1024 * 1024
-    #: The replay log of one request: bytes (by `event_cost`) and events; the last event is always kept.
+    #: The replay log of one request: bytes (by `cost_of`) and events; the last event is always kept.
     replay_bytes_max: int = 1024 * 1024
     replay_events_max: int = 16_384
     #: Kernel send buffer of one client connection. Left alone it takes 4 MiB for a reader that never reads.

@@ -7,13 +7,13 @@ never hold anything up; one that the log has passed finds a gap (`first` is beyo
 
 from __future__ import annotations
 
-from headrace.core.limits import EVENT_OVERHEAD_BYTES
+from headrace.core.limits import EVENT_OVERHEAD_BYTES, cost_of
 
 
 class Replay:
     """Events of one attempt, numbered from 0. Texts are opaque bytes.
 
-    Bounds: at most `bytes_max` (by `limits.event_cost`) and `events_max`, but never less than the last event,
+    Bounds: at most `bytes_max` (by `limits.cost_of`) and `events_max`, but never less than the last event,
     nor less than what lies at or behind `pace`.
     """
 
@@ -40,7 +40,7 @@ class Replay:
 
     def extend(self, texts: list[bytes]) -> None:
         """Add the events of one batch of frames. The hot path: one sum for all of them."""
-        cost = sum(map(len, texts)) + EVENT_OVERHEAD_BYTES * len(texts)
+        cost = cost_of(texts)
         self._texts += texts
         self.cost += cost
         self.kept += cost

@@ -77,11 +77,3 @@ def new_request_id(random: bytes, node: int) -> RequestId:
     value = (value & ~(0x3 << 62)) | (0x2 << 62)  # the RFC's variant
     text = f"{value:032x}"
     return RequestId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
-
-
-def node_of(request_id: str) -> int | None:
-    """Return the node that an id of ours names, or None for a text that is no such id."""
-    try:
-        return int(request_id[-4:], 16) if len(request_id) == 36 else None
-    except ValueError:
-        return None

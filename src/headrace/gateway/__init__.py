@@ -1,7 +1,9 @@
 """HTTP in, server-sent events out: the ASGI application and the protocol it runs on.
 
     app       which path goes where; every failure becomes a JSON answer with a request id
-    protocol  uvicorn's HTTP protocol, guarded, with a way to write streams straight to the socket
+    listen    the sockets, and their opening, draining and closing
+    protocol  uvicorn's HTTP protocol on each connection, guarded
+    outlet    where one answer's bytes go, and the three ways it can end
     guard     what is refused before a request is looked at: hosts, sizes, target forms
     origins   which web pages may call
     auth      who is calling

@@ -13,7 +13,7 @@ import json
 import logging
 
 from headrace.core.errors import RequestError
-from headrace.core.limits import EVENT_OVERHEAD_BYTES, Limits
+from headrace.core.limits import Limits, cost_of
 from headrace.core.request import State
 from headrace.gateway.answers import Headers, request_id_header
 from headrace.gateway.outlet import Outlet
@@ -109,7 +109,7 @@ class EventWriter:
                 texts = texts[
                     : max(1, len(texts) * _WRITE_BYTES // cost)
                 ]  # by the average: a bound, not a promise
-                cost = sum(map(len, texts)) + EVENT_OVERHEAD_BYTES * len(texts)
+                cost = cost_of(texts)
             self._taken += cost
             self._position += len(texts)
             is_last = self._position == replay.end and self._live.state is State.COMPLETED

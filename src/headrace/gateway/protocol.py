@@ -1,10 +1,6 @@
-"""uvicorn's HTTP protocol with what it lacks: a deadline for headers, bounds, our own refusals, and the outlet.
+"""uvicorn's HTTP protocol with what it lacks: a deadline for headers, bounds, and our own refusals.
 
-An `Outlet` lets the stream route write gathered chunks straight to the transport, and learn at once that the
-client left or caught up: no coroutine is woken per event. It also ends a stream the way design rule 6 needs:
-a cut is flushed, then FIN, and `Connection: close` is never sent on a stream (with it, Node takes a cut for a
-clean end).
-
+Each request gets an `Outlet` beside its scope; the application answers by that alone, never by ASGI's `send`.
 uvicorn is pinned exactly because this file subclasses its protocol and touches the cycle of a request.
 """
 

@@ -59,7 +59,7 @@ class Start:
 class RunningCall:
     """The call that `START` began on one stream; it ends with exactly one DONE or ERROR.
 
-    Credit is what was granted less what was spent, in bytes of `core.limits.event_cost`. A producer waits
+    Credit is what was granted less what was spent, in bytes of `core.limits.cost_of`. A producer waits
     *before* it makes an item while none is left; one item may overdraw it.
     """
 
