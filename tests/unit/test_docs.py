@@ -7,6 +7,7 @@ import pytest
 
 import headrace
 from headrace.core.errors import ERROR_TYPES
+from tests.support import commands_page
 
 ROOT = pathlib.Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -42,6 +43,11 @@ def test_every_route_of_the_gateway_is_documented():
 
     assert {"/health", "/ready", "/v1/apps", "/fal/proxy"} <= routes
     assert [route for route in routes if route not in page("http.md")] == []
+
+
+def test_every_command_and_flag_is_documented():
+    """Mend it with: python -m tests.support.commands_page"""
+    assert commands_page.render() == commands_page.PAGE.read_text()
 
 
 LINKS = [
