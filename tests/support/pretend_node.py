@@ -54,6 +54,7 @@ class PretendNode:
         self._reader = FrameReader(frame_bytes_max=1 << 16, message_bytes_max=1 << 26)
         self._unread: dict[int, deque[tuple[Kind, bytes]]] = defaultdict(deque)
         self.bytes_of: dict[int, int] = defaultdict(int)
+        self.order: list[tuple[Kind, int]] = []  # of the messages, as each became whole
         self._next_stream = 1
 
     def __enter__(self) -> Self:
@@ -120,6 +121,7 @@ class PretendNode:
         for kind, stream, payload in self._reader.feed(data):
             self._unread[stream].append((Kind(kind), payload))
             self.bytes_of[stream] += len(payload)
+            self.order.append((Kind(kind), stream))
         return True
 
     def receive(self, stream: int, deadline_s: float = DEADLINE_S) -> tuple[Kind, bytes]:
