@@ -194,9 +194,9 @@ class Node:
         config = self._config
         allowed_hosts = set(config.allowed_hosts)
         loopback_only = is_loopback(config.host)
-        if allowed_hosts and config.public_url is not None:
-            allowed_hosts.add(urlsplit(config.public_url).hostname or "")
         if allowed_hosts or loopback_only:  # else every name is good, and a list would end that
+            if config.public_url is not None:
+                allowed_hosts.add(urlsplit(config.public_url).hostname or "")
             allowed_hosts.update(_tls_names(config).hosts if config.tls else ())
         return Guard(self._limits, loopback_only=loopback_only, allowed_hosts=frozenset(allowed_hosts))
 

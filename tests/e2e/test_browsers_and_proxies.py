@@ -112,6 +112,14 @@ def test_the_schema_names_the_public_address():
     assert document["servers"] == [{"url": "https://api.example.org"}]
 
 
+def test_a_server_on_loopback_answers_to_its_public_name_behind_a_proxy():
+    with running_server(args=("--no-auth", "--public-url", "https://api.example.org")) as server:
+        public = server.post("/zoo/zoo", {}, {"Host": "api.example.org"})
+        other = server.post("/zoo/zoo", {}, {"Host": "other.example.org"})
+
+    assert (public.status, other.status) == (200, 400)
+
+
 def test_a_trusted_proxy_says_what_the_address_is():
     told = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "api.example.org"}
     with running_server(args=("--no-auth", "--trusted-proxy", "127.0.0.0/8")) as server:

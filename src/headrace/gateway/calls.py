@@ -9,7 +9,7 @@ from headrace.core.limits import Limits
 from headrace.core.request import RequestId
 from headrace.core.routes import Route
 from headrace.gateway.answers import Answer, Headers, Receive, Scope
-from headrace.gateway.body import check_media_type, check_object, read_body
+from headrace.gateway.body import ClientLeft, check_media_type, check_object, read_body
 from headrace.gateway.outlet import OUTLET, Outlet
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
@@ -54,6 +54,8 @@ async def open_request(
     body = await read_body(call.receive, call.headers, limits)
     check_media_type(call.headers, body)
     text = check_object(body, limits)
+    if call.outlet.is_lost:
+        raise ClientLeft
     live = dispatcher.open(call.id, route, text, call.headers, start_timeout_s=start_timeout_s)
     return live, start_timeout_s
 

@@ -106,9 +106,8 @@ class EventWriter:
             texts = replay.since(self._position)
             cost = replay.cost - self._taken
             if cost > _WRITE_BYTES:
-                texts = texts[
-                    : max(1, len(texts) * _WRITE_BYTES // cost)
-                ]  # by the average: a bound, not a promise
+                count = len(texts) * _WRITE_BYTES // cost  # by the average: a bound, not a promise
+                texts = texts[: max(1, count)]
                 cost = cost_of(texts)
             self._taken += cost
             self._position += len(texts)

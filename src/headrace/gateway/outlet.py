@@ -23,7 +23,7 @@ from headrace.gateway.answers import Answer, Headers
 #: The ASGI extension under which an `Outlet` is found in `scope["extensions"]`.
 OUTLET: Final = "headrace.outlet"
 
-_CLOSE: Final = (b"connection", b"close")
+CLOSE: Final = (b"connection", b"close")
 _FINAL_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -103,7 +103,7 @@ class Outlet:
         cycle = self._cycle
         headers = [*cycle.default_headers, *headers]
         if not cycle.keep_alive:
-            headers.append(_CLOSE)
+            headers.append(CLOSE)
         cycle.response_started = True
         # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2).
         self._send(head(status, headers) + (b"" if cycle.scope["method"] == "HEAD" else body))

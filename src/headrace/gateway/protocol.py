@@ -18,9 +18,7 @@ from uvicorn.server import ServerState
 from headrace.core.errors import RequestError
 from headrace.gateway.answers import Answer, error_answer
 from headrace.gateway.guard import Guard
-from headrace.gateway.outlet import OUTLET, Outlet, head
-
-_CLOSE = (b"connection", b"close")
+from headrace.gateway.outlet import CLOSE, OUTLET, Outlet, head
 
 #: Bytes that may wait in a transport before it says so. uvloop's own choice for TCP; by TLS it takes 512 KiB.
 _HIGH_WATER_BYTES = 64 * 1024
@@ -164,13 +162,15 @@ class GuardedProtocol(HttpToolsProtocol):
         Closing at once would reset the connection, since the client still sends, and take the answer with it
         (RFC 9112, section 9.6): so only our half is closed, and what comes is thrown away for a moment.
         """
+        if self.transport.is_closing():
+            return  # the client is gone; uvloop raises for a write after that
         status, headers, body = answer
         self._stop_header_clock()
         self.pipeline.clear()
         for outlet in self._outlets:
             if not outlet.is_done:
                 outlet.lost()  # this answer is the last: whatever is still being worked on has nowhere to go
-        self.transport.write(head(status, [*self.server_state.default_headers, *headers, _CLOSE]) + body)
+        self.transport.write(head(status, [*self.server_state.default_headers, *headers, CLOSE]) + body)
         self._is_lingering = True
         self.flow.resume_reading()
         if self.transport.can_write_eof():

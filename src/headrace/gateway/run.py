@@ -19,8 +19,6 @@ async def run(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits) 
     waiter = EndWaiter(live)
     live.attach(waiter)
     call.outlet.on_lost = lambda: live.detach(waiter)
-    if call.outlet.is_lost:
-        live.detach(waiter)
     try:
         result = await waiter.wait()
     finally:
