@@ -3,22 +3,61 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from headrace.app.context import Request, current_call
 from headrace.app.endpoint import caller
+from headrace.core.disconnect import grace_of
 from headrace.core.errors import FileFault
 from headrace.core.routes import check_app_name
 
-#: The knobs, with the type and the least value of each. Defaults and meanings stand in `core.spec.AppSpec`.
-KNOBS: Final[Mapping[str, tuple[type[int | float], float]]] = {
-    "max_multiplexing": (int, 1),
-    "min_concurrency": (int, 0),
-    "startup_timeout": (float, 0.001),
-    "request_timeout": (float, 0.001),
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """What a class keyword takes: how it is said in a message, and the test for it."""
+
+    expected: str
+    is_good: Callable[[Any], bool]
+
+
+def _whole(least: int) -> Knob:
+    return Knob(
+        f"a whole number of at least {least}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least,
+    )
+
+
+def _seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0.001
+
+
+def _policy(value: object) -> bool:
+    try:
+        grace_of(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+_SECONDS: Final = Knob("a number of seconds above 0", _seconds)
+
+#: The knobs and what each takes. Defaults and meanings stand in `core.spec.AppSpec`.
+KNOBS: Final[Mapping[str, Knob]] = {
+    "max_multiplexing": _whole(1),
+    "min_concurrency": _whole(0),
+    "max_concurrency": _whole(1),
+    "keep_alive": _SECONDS,
+    "num_gpus": _whole(0),
+    "memory_limit": _whole(1),
+    "startup_timeout": _SECONDS,
+    "request_timeout": _SECONDS,
+    "first_event_timeout": _SECONDS,
+    "event_gap_timeout": _SECONDS,
+    "on_disconnect": Knob("'cancel', 'finish' or 'grace:SECONDS'", _policy),
+    "stream_error_end": Knob("'cut' or 'clean'", lambda value: str(value) in {"cut", "clean"}),
 }
 
 
@@ -29,7 +68,7 @@ class Declaration:
     name: str
     file: str
     line: int
-    knobs: Mapping[str, float] = field(default_factory=dict)
+    knobs: Mapping[str, float | str] = field(default_factory=dict)
 
 
 class App:
@@ -45,15 +84,23 @@ class App:
     - `name`: "owner/alias"; `local/<class-name>` without one
     - `max_multiplexing`: requests at once in one runner, default 1
     - `min_concurrency`: runners kept up, default 1; 0 starts the first one on demand
+    - `max_concurrency`: runners started at most as requests wait, default as many as are kept up
+    - `keep_alive`: seconds a runner beyond `min_concurrency` stays without a request, default 60
+    - `num_gpus`: whole devices that each runner has to itself, default 0: it sees what the server sees
+    - `memory_limit`: bytes that a runner, with what it started, may hold before it is ended, default none
     - `startup_timeout`: seconds until `setup` must be done, default 600
     - `request_timeout`: seconds that one request may run, default 3600
+    - `first_event_timeout`: seconds from its slot to a stream's first event, default none
+    - `event_gap_timeout`: seconds between two events of a stream, default none
+    - `on_disconnect`: "cancel" (default), "finish" or "grace:SECONDS": what happens when the last reader leaves
+    - `stream_error_end`: "cut" (default) or "clean": the end of the connection behind an error event
 
     `setup` runs once per process before it takes work, `teardown` when it leaves; both may be `async def`.
     """
 
     __headrace__: ClassVar[Declaration]
 
-    def __init_subclass__(cls, *, name: str | None = None, **knobs: float) -> None:
+    def __init_subclass__(cls, *, name: str | None = None, **knobs: float | str) -> None:
         """Take the class keywords; see the class."""
         super().__init_subclass__()
         file, line = caller()
@@ -66,7 +113,11 @@ class App:
         except ValueError as error:
             raise FileFault(file, line, str(error)) from None
         inherited = getattr(cls, "__headrace__", None)
-        cls.__headrace__ = Declaration(app_name, file, line, {**(inherited.knobs if inherited else {}), **knobs})
+        knobs = {**(inherited.knobs if inherited else {}), **knobs}
+        least, most = knobs.get("min_concurrency", 1), knobs.get("max_concurrency")
+        if most is not None and most < least:
+            raise FileFault(file, line, f"max_concurrency={most} is below min_concurrency={least}")
+        cls.__headrace__ = Declaration(app_name, file, line, knobs)
 
     def setup(self) -> Awaitable[None] | None:
         """Load what every request needs. Runs once, before the first request."""
@@ -90,7 +141,5 @@ def _default_name(class_name: str) -> str:
 def _check_knob(knob: str, value: object) -> None:
     if knob not in KNOBS:
         raise ValueError(f"unknown class keyword {knob!r}; there are name, {', '.join(KNOBS)}")
-    kind, least = KNOBS[knob]
-    wanted = f"a whole number of at least {least}" if kind is int else "a number of seconds above 0"
-    if isinstance(value, bool) or not isinstance(value, int | kind) or not isfinite(value) or value < least:
-        raise ValueError(f"{knob}={value!r}: expected {wanted}")
+    if not KNOBS[knob].is_good(value):
+        raise ValueError(f"{knob}={value!r}: expected {KNOBS[knob].expected}")

@@ -57,6 +57,10 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "no_result": ErrorType(500, _APP, False, "The app ended without producing one item."),
     "unserializable_item": ErrorType(500, _APP, False, "The app yielded what JSON cannot hold."),
     "event_too_large": ErrorType(500, _APP, False, "The app yielded one item over `event_bytes_max`."),
+    "result_too_large": ErrorType(500, _APP, False, "The app returned a result over `result_bytes_max`."),
+    "first_event_timeout": ErrorType(504, _APP, True, "No first event within the app's `first_event_timeout`."),
+    "event_gap_timeout": ErrorType(504, _APP, True, "No further event within the app's `event_gap_timeout`."),
+    "request_timeout": ErrorType(504, _APP, True, "The request ran longer than the app's `request_timeout`."),
     # The process that held the model
     "runner_disconnected": ErrorType(503, _RUNNER, True, "The runner's process died while it held the request."),
     "runner_scheduling_failure": ErrorType(
@@ -64,7 +68,8 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     ),
     # Too much at once
     "overloaded": ErrorType(429, _LOAD, True, "The app's waiting room is full; `Retry-After` says when to try."),
-    "request_timeout": ErrorType(504, _LOAD, True, "A deadline passed: for a slot, or for the whole request."),
+    "startup_timeout": ErrorType(504, _LOAD, True, "No slot was free within the caller's start timeout, or ours."),
+    "reader_stalled": ErrorType(499, _CALLER, False, "The reader took no byte for `stall_timeout_s`."),
     "shutting_down": ErrorType(503, _LOAD, True, "The server is stopping; another or the next one will answer."),
     # Ours
     "internal_error": ErrorType(500, _US, True, "A fault in Headrace; the request id finds it in the log."),

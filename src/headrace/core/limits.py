@@ -71,9 +71,16 @@ class Limits:
     window_bytes: int = 256 * 1024
     #: Bytes `emit` may run ahead of the window on the event loop, where it cannot wait; then it raises.
     emit_ahead_bytes_max: int = 4 * 1024 * 1024
+    #: Bytes of the result of a plain function, which no stream carries: fal's clients take it in one JSON answer.
+    result_bytes_max: int = 32 * 1024 * 1024
     #: The replay log of one request: bytes (by `cost_of`) and events; the last event is always kept.
     replay_bytes_max: int = 1024 * 1024
     replay_events_max: int = 16_384
+    #: Bytes of events (by `cost_of`) that all requests of a node may hold in memory: 1,000 readers that stopped at
+    #: 1 MiB each. Beyond it no request is taken, and the largest hoards are ended until there is room.
+    events_bytes_max: int = 1024 * 1024 * 1024
+    #: Bytes of request bodies over 64 KiB, and of results over `event_bytes_max`, that a node may hold at once.
+    bodies_bytes_max: int = 512 * 1024 * 1024
     #: Kernel send buffer of one client connection. Left alone it takes 4 MiB for a reader that never reads.
     socket_buffer_bytes: int = 256 * 1024
     #: Seconds a reader may take no byte at all before its stream is ended.
@@ -86,8 +93,9 @@ class Limits:
     # --- the link to a runner ---------------------------------------------------------------------------
     #: Bytes of payload in one frame; anything larger travels in pieces.
     frame_bytes_max: int = 64 * 1024
-    #: Bytes of one message put together from pieces: a body, plus its head.
-    message_bytes_max: int = 16 * 1024 * 1024
+    #: Bytes of all unfinished messages on one link. A runner sends no more large ones at once than fit, so it must
+    #: hold one result: `result_bytes_max`, plus what its head and pieces cost.
+    message_bytes_max: int = 40 * 1024 * 1024
 
     # --- runners ----------------------------------------------------------------------------------------
     #: Seconds a file may take to import. Heavy libraries on a cold disk take minutes.
@@ -99,8 +107,18 @@ class Limits:
     #: Seconds until a runner that failed to start is tried again: first, and at most (doubling).
     restart_backoff_s: float = 1.0
     restart_backoff_max_s: float = 60.0
+    #: Deaths within `crash_window_s`, without one request served between them, that count as a failing start: a
+    #: model that dies of its first request would otherwise be loaded again and again.
+    crashes_max: int = 5
+    crash_window_s: float = 60.0
+    #: Seconds a runner that is ready may leave a PING unanswered. Long calls that hold the interpreter look alike.
+    runner_silence_s: float = 60.0
+    #: Seconds a runner may be stopped (SIGSTOP, a full-screen debugger) before it is taken for lost.
+    runner_stopped_s: float = 5.0
     #: Bytes of one line a runner prints; the rest of the line is dropped and counted.
     output_line_bytes_max: int = 16 * 1024
+    #: Bytes a second that each of a runner's two outputs may put into the log; more is dropped and counted.
+    output_bytes_per_s_max: int = 256 * 1024
 
     # --- stopping ---------------------------------------------------------------------------------------
     #: Seconds running requests may finish in after SIGTERM, before they are ended with `shutting_down`.

@@ -36,8 +36,21 @@ class AppSpec:
     endpoints: tuple[EndpointSpec, ...]
     max_multiplexing: int = 1  # slots in one runner
     min_concurrency: int = 1  # runners kept up
+    max_concurrency: int = 0  # runners at most, as requests wait; 0: as many as are kept up, and at least one
+    keep_alive: float = 60.0  # seconds a runner beyond min_concurrency may be idle before it is stopped
+    num_gpus: int = 0  # whole devices that each runner has to itself
+    memory_limit: int = 0  # bytes of memory that a runner and what it started may hold; 0: no limit
     startup_timeout: float = 600.0  # seconds from the start of a runner to READY
     request_timeout: float = 3600.0  # seconds one request may run
+    first_event_timeout: float = 0.0  # seconds from its slot to the first event of a stream; 0: no such deadline
+    event_gap_timeout: float = 0.0  # seconds between two events of a stream; 0: no such deadline
+    on_disconnect: str = "cancel"  # see core.disconnect
+    stream_error_end: str = "cut"  # how the connection ends behind an error event: "cut" or "clean"
+
+    @property
+    def runners_max(self) -> int:
+        """How many runners it may have at once."""
+        return max(1, self.min_concurrency, self.max_concurrency)
 
     def to_wire(self) -> dict[str, Any]:
         """Return the spec as JSON values."""
