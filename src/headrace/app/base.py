@@ -114,8 +114,8 @@ class App:
             raise FileFault(file, line, str(error)) from None
         inherited = getattr(cls, "__headrace__", None)
         knobs = {**(inherited.knobs if inherited else {}), **knobs}
-        least, most = knobs.get("min_concurrency", 1), knobs.get("max_concurrency")
-        if most is not None and most < least:
+        least, most = int(knobs.get("min_concurrency", 1)), int(knobs.get("max_concurrency", 0))
+        if 0 < most < least:
             raise FileFault(file, line, f"max_concurrency={most} is below min_concurrency={least}")
         cls.__headrace__ = Declaration(app_name, file, line, knobs)
 
