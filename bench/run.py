@@ -10,12 +10,9 @@ It fails when a server does not stream; it never fails for a figure. As root, `n
 
 import argparse
 import contextlib
-import hashlib
 import os
 import statistics
-import subprocess
 import sys
-import venv
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[0] = str(ROOT)  # run as a file, Python puts bench/ there
 
-from bench import report, sdk  # noqa: E402
+from bench import environment, report, sdk  # noqa: E402
 from bench.measure import Load, Window, bytes_per_stream, call_window, stream_window  # noqa: E402
 from bench.report import Row  # noqa: E402
 from bench.servers import PEER_PYTHON, SERVERS, Running, Server, running  # noqa: E402
@@ -94,16 +91,7 @@ class _Quick(argparse.Action):
 
 def set_up_peers() -> None:
     """Make the peers' environment, unless it is the one the lock describes."""
-    directory = PEER_PYTHON.parent.parent
-    stamp = directory / "lock.sha256"
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
-        return
-    print("installing the peers ...", file=sys.stderr)
-    venv.create(directory, clear=True, with_pip=True)
-    install = [str(PEER_PYTHON), "-m", "pip", "install", "-qq", "--require-hashes", "-r", str(LOCK)]
-    subprocess.run(install, check=True)
-    stamp.write_text(digest)
+    environment.set_up(PEER_PYTHON.parent.parent, LOCK)
 
 
 def measure_servers(servers: Sequence[Server], rounds: int, seconds: float) -> list[Row]:

@@ -90,7 +90,7 @@ class Running:
 def running(server: Server, core: int) -> Iterator[Running]:
     """Start a server on `core`, wait until it streams, and stop it with all its processes at the end."""
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "output").open("w+b") as output:
-        port = _free_port()
+        port = free_port()
         process = _started(server.command(port, directory), core, output)
         try:
             _wait_until_it_streams(server, process, port)
@@ -100,7 +100,7 @@ def running(server: Server, core: int) -> Iterator[Running]:
             error.add_note(f"{server.name} printed:\n{output.read().decode(errors='replace')[-4000:]}")
             raise
         finally:
-            _stop(process)
+            stop(process)
 
 
 def _started(command: list[str], core: int, output: object) -> subprocess.Popen[bytes]:
@@ -126,7 +126,7 @@ def _wait_until_it_streams(server: Server, process: subprocess.Popen[bytes], por
     raise TimeoutError(f"{server.name} did not stream within {START_S:.0f} s (exit status {process.poll()})")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """End a server's whole tree: politely first, then surely."""
     tree = descendants(process.pid)
     process.terminate()
@@ -138,7 +138,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(STOP_S)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

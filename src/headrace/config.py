@@ -25,6 +25,7 @@ from headrace.values import (
     LOG_LEVELS,
     limit_reader,
     read_aliases,
+    read_devices,
     read_folder,
     read_host,
     read_hosts,
@@ -73,6 +74,7 @@ class Config:
     trusted_proxies: tuple[str, ...] = ()
     runner_env: tuple[str, ...] = ()
     clean_env: bool = False
+    devices: tuple[str, ...] | None = None
     reload: bool = False
     tls: bool = False
     tls_port: int = 8443
@@ -231,6 +233,14 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             "HEADRACE_CLEAN_ENV",
         ),
         Setting(
+            "devices",
+            "those found",
+            "A GPU that apps with num_gpus may lease: an index or UUID; may be repeated; 'none' for none.",
+            read_devices,
+            "--device",
+            "HEADRACE_DEVICES",
+        ),
+        Setting(
             "reload",
             "false",
             "Load a file again when it changes; running streams finish on the old one.",
@@ -298,7 +308,10 @@ def load(
     limits: dict[str, Any] = {
         name.removeprefix("limits."): chosen.pop(name) for name in list(chosen) if name.startswith("limits.")
     }
-    config = Config(**chosen, limits=Limits(**limits))  # type: ignore[arg-type]
+    try:
+        config = Config(**chosen, limits=Limits(**limits))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigFault(f"limits.{error}") from None
     _check_exposure(config, origin)
     _check_tls(config, origin)
     return config

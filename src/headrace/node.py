@@ -16,11 +16,12 @@ import datetime as dt
 import errno
 import ipaddress
 import logging
+import os
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -40,7 +41,9 @@ from headrace.gateway.origins import Origins
 from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
+from headrace.supervisor.devices import Devices, device_order, find_devices
 from headrace.supervisor.dispatch import Dispatcher
+from headrace.supervisor.meters import Meters, Reading
 from headrace.supervisor.process import Launcher
 
 if TYPE_CHECKING:
@@ -107,12 +110,15 @@ def _log_to_stderr(level: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
-async def _load(config: Config) -> Catalog:
+async def _load(config: Config, meters: Meters) -> Catalog:
     """Have every target imported, and return the catalog of what is in them."""
-    launcher = Launcher(config.limits, config.runner_env, config.clean_env)
+    ids = find_devices(os.environ) if config.devices is None else config.devices
+    devices = Devices(ids, device_order(os.environ))
+    meters.watch(lambda: _device_readings(devices))
+    launcher = Launcher(config.limits, config.runner_env, config.clean_env, devices)
     loaded = await load_all(config.targets, launcher, config.limits)
     try:
-        return Catalog(loaded, config.aliases, launcher, config.limits)
+        return Catalog(loaded, config.aliases, launcher, config.limits, meters)
     except BaseException as error:
         await unload(loaded)
         if isinstance(error, ValueError):
@@ -121,7 +127,7 @@ async def _load(config: Config) -> Catalog:
 
 
 async def _check(config: Config) -> int:
-    catalog = await _load(config)
+    catalog = await _load(config, Meters())
     _print_apps(catalog.routes, config.url)
     await catalog.unload()
     return 0
@@ -148,22 +154,25 @@ class Node:
 
     async def run(self) -> int:
         """Build, serve until told to stop, drain, take down."""
-        catalog = await _load(self._config)
+        meters = Meters()
+        catalog = await _load(self._config, meters)
         try:
             sockets = self._sockets()
             key_file = None if self._config.no_auth else _keys_for_the_user(self._config)
         except BaseException:
             await catalog.unload()
             raise
-        dispatcher = Dispatcher(catalog, node=secrets.randbits(16), limits=self._limits)
-        gateway = Gateway(catalog, dispatcher, self._door(key_file), self._limits)
+        dispatcher = Dispatcher(catalog, meters, node=secrets.randbits(16), limits=self._limits)
+        gateway = Gateway(dispatcher, meters, self._door(key_file), self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
+        meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
         for sock, context in sockets:
             await listeners.open(sock, context)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(catalog.run(reload=self._config.reload), name="catalog"),
                 group.create_task(listeners.keep_date(), name="date"),
+                group.create_task(dispatcher.hold_within_bounds(), name="memory"),
             ]
             self._announce(catalog.routes)
             self._watch_signals()
@@ -224,11 +233,20 @@ class Node:
         listeners.close()
         if dispatcher.live:
             _log.info("stopping: %d requests may finish within %g s", dispatcher.live, self._limits.drain_s)
-        await listeners.finished(self._limits.drain_s, self._hurry)
+        # Answers are not all: a request may go on without a reader, and its app wants it to.
+        await asyncio.gather(
+            listeners.finished(self._limits.drain_s, self._hurry),
+            dispatcher.finished(self._limits.drain_s, self._hurry),
+        )
         dispatcher.end_all()
         # Time to tell each stream how it ended, and to flush that.
         await listeners.finished(1.0, asyncio.Event())
         listeners.hang_up()
+
+
+def _device_readings(devices: Devices) -> Iterable[Reading]:
+    yield Reading("headrace_devices", {"state": "free"}, devices.free)
+    yield Reading("headrace_devices", {"state": "leased"}, devices.total - devices.free)
 
 
 def _bind(host: str, port: int, flag: str) -> socket.socket:

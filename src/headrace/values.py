@@ -149,6 +149,18 @@ def read_names(value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+def read_devices(value: object) -> tuple[str, ...]:
+    """Read names of GPUs, as `CUDA_VISIBLE_DEVICES` takes them; `none` is the empty list."""
+    names = _words(value)
+    if names == ["none"]:
+        return ()
+    if not names or not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_/-]*", name) for name in names):
+        raise ValueError("indices or UUIDs of GPUs, such as 0 or GPU-8a5c…, or 'none'")
+    if len(set(names)) < len(names):
+        raise ValueError("each GPU once")
+    return tuple(names)
+
+
 def read_log_level(value: object) -> str:
     """Read a log level, in lower case."""
     if not isinstance(value, str) or value.lower() not in LOG_LEVELS:

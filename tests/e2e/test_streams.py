@@ -152,7 +152,7 @@ def test_no_request_hangs_while_runners_are_killed_under_load(server):
     answers: list[tuple[int, str | None]] = []
 
     def call() -> None:
-        for _ in range(60):
+        for _ in range(100):
             answer = server.post("/zoo/zoo/async", {"n": 2, "pause": 0.01})
             answers.append((answer.status, answer.json.get("error_type")))
 
@@ -162,13 +162,15 @@ def test_no_request_hangs_while_runners_are_killed_under_load(server):
     killed: set[int | None] = {None}
     for _ in range(4):
         eventually(lambda: runner_of(server, "zoo/zoo") not in killed, "another runner is ready")
+        served = answers.count((200, None))
+        eventually(lambda: answers.count((200, None)) > served, "it serves: this is no crash loop")
         runner = runner_of(server, "zoo/zoo")
         os.kill(runner, signal.SIGKILL)
         killed.add(runner)
     for caller in callers:
         caller.join(60)
 
-    assert len(answers) == 240
+    assert len(answers) == 400
     assert set(answers) <= {(200, None), (503, "runner_disconnected")}
     assert (200, None) in answers
 
@@ -341,7 +343,7 @@ def test_a_start_timeout_is_a_504_that_names_the_caller_as_its_author(server):
 
         answer = server.post("/zoo/single/stream", {}, {"X-Fal-Request-Timeout": "0.3"})
 
-        assert (answer.status, answer.json["error_type"]) == (504, "request_timeout")
+        assert (answer.status, answer.json["error_type"]) == (504, "startup_timeout")
         assert answer.headers["x-fal-request-timeout-type"] == "user"
 
 

@@ -51,7 +51,9 @@ class PretendNode:
             cwd=cwd,
         )
         theirs.close()
-        self._reader = FrameReader(frame_bytes_max=1 << 16, message_bytes_max=1 << 26)
+        self._reader = FrameReader(
+            frame_bytes_max=self.limits.frame_bytes_max, message_bytes_max=self.limits.message_bytes_max
+        )
         self._unread: dict[int, deque[tuple[Kind, bytes]]] = defaultdict(deque)
         self.bytes_of: dict[int, int] = defaultdict(int)
         self.order: list[tuple[Kind, int]] = []  # of the messages, as each became whole

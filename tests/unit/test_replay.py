@@ -3,11 +3,11 @@
 import pytest
 
 from headrace.core.limits import EVENT_OVERHEAD_BYTES
-from headrace.core.replay import Replay
+from headrace.core.replay import Overrun, Replay
 
 
-def log_of(*texts: bytes, bytes_max: int = 10_000, events_max: int = 1_000) -> Replay:
-    replay = Replay(bytes_max=bytes_max, events_max=events_max)
+def log_of(*texts: bytes, bytes_max: int = 10_000, events_max: int = 1_000, ahead_max: int = 10_000) -> Replay:
+    replay = Replay(bytes_max=bytes_max, events_max=events_max, ahead_max=ahead_max)
     for text in texts:
         replay.extend([text])
     return replay
@@ -51,7 +51,7 @@ def test_the_last_event_is_kept_even_when_it_alone_is_over_the_bound():
 
 
 def test_what_the_pacing_reader_has_not_taken_is_never_dropped():
-    replay = Replay(bytes_max=1_000, events_max=8)
+    replay = Replay(bytes_max=1_000, events_max=8, ahead_max=10_000)
     replay.pace = 0
     for number in range(50):
         replay.extend([b"%d" % number])
@@ -62,6 +62,34 @@ def test_what_the_pacing_reader_has_not_taken_is_never_dropped():
     assert before == [b"%d" % number for number in range(50)]
     assert replay.first >= 40 - 8
     assert replay.since(40) == [b"%d" % number for number in range(40, 51)]
+
+
+def test_more_than_any_window_allows_is_told_as_an_overrun():
+    replay = Replay(bytes_max=1_000, events_max=1_000, ahead_max=500)
+    replay.pace = 0
+    replay.extend([b"x" * 1_400])
+
+    with pytest.raises(Overrun, match="bytes of events wait"):
+        replay.extend([b"x" * 100])
+
+
+def test_a_log_that_nobody_paces_is_never_overrun():
+    replay = Replay(bytes_max=1_000, events_max=1_000, ahead_max=500)
+
+    for _ in range(10):
+        replay.extend([b"x" * 5_000])
+
+    assert replay.since(replay.end - 1) == [b"x" * 5_000]
+
+
+def test_a_log_that_forgot_holds_nothing_and_goes_on_counting():
+    replay = log_of(b"a", b"b")
+
+    replay.forget()
+    replay.extend([b"c"])
+
+    assert (replay.first, replay.end, replay.since(2)) == (2, 3, [b"c"])
+    assert replay.kept == 1 + EVENT_OVERHEAD_BYTES
 
 
 def test_a_position_the_log_has_passed_is_told():
@@ -79,7 +107,7 @@ def test_the_cost_counts_every_event_ever_made():
 
 def test_a_batch_is_the_same_as_its_events_one_by_one():
     texts = [b"%d" % number for number in range(500)]
-    batch = Replay(bytes_max=2_000, events_max=40)
+    batch = Replay(bytes_max=2_000, events_max=40, ahead_max=10_000)
     batch.extend(texts)
     single = log_of(*texts, bytes_max=2_000, events_max=40)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, RootModel, field_serializer
 
 from headrace.core.errors import RequestError
-from headrace.runner.encode import encode_item
+from headrace.runner.encode import encode_item, result_too_large
 
 MIB = 1 << 20
 
@@ -157,6 +157,14 @@ def test_an_event_may_be_as_large_as_the_bound_and_no_larger(size):
         encode_item(item, 1000)
 
     assert "event_too_large" == caught.value.type
+
+
+def test_a_result_over_its_bound_has_an_error_of_its_own():
+    with pytest.raises(RequestError) as caught:
+        encode_item({"t": "x" * 1000}, 1000, result_too_large)
+
+    assert ("result_too_large", 500) == (caught.value.type, caught.value.status)
+    assert "1008 bytes; at most 1000 are allowed. Put files behind URLs" in caught.value.message
 
 
 def test_the_bound_counts_what_is_on_the_wire():

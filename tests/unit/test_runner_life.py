@@ -241,6 +241,19 @@ def test_a_node_that_breaks_the_contract_is_left_in_order(tmp_path, nonsense):
         assert "teardown False" in node.log
 
 
+@pytest.mark.promise("R7")
+def test_a_node_that_ends_within_a_frame_is_left_in_order(tmp_path):
+    with living(tmp_path) as node:
+        node.setup()
+        stream = node.start("/words")
+        node.receive(stream)
+        node.socket.sendall(encode(Kind.WINDOW, stream, b"1234")[:-1])
+        node.socket.close()
+
+        assert 0 == node.exit_status()
+        assert ["closed words", "teardown False"] == node.log.splitlines()[1:]
+
+
 def test_limits_are_the_nodes(tmp_path):
     with living(tmp_path, event_bytes_max=10) as node:
         node.setup()

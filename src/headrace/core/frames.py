@@ -71,10 +71,19 @@ def pieces(kind: int, stream: int, payload: bytes, piece_bytes_max: int) -> Iter
     yield encode(kind, stream, payload[last:])
 
 
+def weight_of(message_bytes: int, piece_bytes_max: int) -> int:
+    """Return what a message of so many bytes, sent in pieces, counts at most among its reader's unfinished ones.
+
+    A reader never waits with the last piece in hand, and so counts one piece less: that is the sender's margin.
+    """
+    return message_bytes + _PIECE_OVERHEAD_BYTES * -(-message_bytes // piece_bytes_max)
+
+
 class FrameReader:
     """Cuts whatever bytes arrive into whole messages.
 
-    Memory is bounded: one unfinished frame, plus unfinished messages of at most `message_bytes_max` in all.
+    Memory is bounded: one unfinished frame, plus unfinished messages of at most `message_bytes_max` in all, by
+    `weight_of`. A sender that interleaves the pieces of several messages must keep to it.
     """
 
     def __init__(self, *, frame_bytes_max: int, message_bytes_max: int) -> None:

@@ -123,3 +123,15 @@ class Limits:
     # --- stopping ---------------------------------------------------------------------------------------
     #: Seconds running requests may finish in after SIGTERM, before they are ended with `shutting_down`.
     drain_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where one bound does not leave room for another."""
+        largest = max(self.body_bytes_max, self.result_bytes_max, self.event_bytes_max)
+        needed = largest + largest // 64 + self.frame_bytes_max
+        if self.message_bytes_max < needed:
+            raise ValueError(f"message_bytes_max: a body or a result must fit; set at least {needed}")
+
+    @property
+    def ahead_bytes_max(self) -> int:
+        """Bytes of events (by `cost_of`) a runner can be ahead of a pacing reader: window, `emit`, one more."""
+        return self.window_bytes + self.emit_ahead_bytes_max + self.event_bytes_max + EVENT_OVERHEAD_BYTES

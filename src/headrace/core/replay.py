@@ -10,17 +10,23 @@ from __future__ import annotations
 from headrace.core.limits import EVENT_OVERHEAD_BYTES, cost_of
 
 
+class Overrun(Exception):
+    """More events came than any window of credit allows: whoever makes them does not keep to it."""
+
+
 class Replay:
     """Events of one attempt, numbered from 0. Texts are opaque bytes.
 
     Bounds: at most `bytes_max` (by `limits.cost_of`) and `events_max`, but never less than the last event,
-    nor less than what lies at or behind `pace`.
+    nor less than what lies at or behind `pace`. Of that there can be at most `ahead_max` more, since credit
+    bounds it; beyond, `extend` raises `Overrun`.
     """
 
-    __slots__ = ("_bytes_max", "_events_max", "_texts", "cost", "first", "kept", "pace")
+    __slots__ = ("_ahead_max", "_bytes_max", "_events_max", "_texts", "cost", "first", "kept", "pace")
 
-    def __init__(self, *, bytes_max: int, events_max: int) -> None:
+    def __init__(self, *, bytes_max: int, events_max: int, ahead_max: int) -> None:
         self._bytes_max = bytes_max
+        self._ahead_max = ahead_max
         self._events_max = events_max
         self._texts: list[bytes] = []
         self.first = 0  # the number of the oldest event still here
@@ -39,7 +45,7 @@ class Replay:
         return self._texts[-1] if self._texts else None
 
     def extend(self, texts: list[bytes]) -> None:
-        """Add the events of one batch of frames. The hot path: one sum for all of them."""
+        """Add the events of one batch of frames. The hot path: one sum for all of them. Raises `Overrun`."""
         cost = cost_of(texts)
         self._texts += texts
         self.cost += cost
@@ -53,6 +59,12 @@ class Replay:
             raise LookupError(f"events before {self.first} are no longer here; {position} was asked for")
         return self._texts[position - self.first :]
 
+    def forget(self) -> None:
+        """Drop everything, to free memory. Whoever still reads finds a gap, of which the ending must tell."""
+        self.first = self.end
+        self._texts.clear()
+        self.kept = 0
+
     def _trim(self) -> None:
         """Drop the oldest down to seven eighths of the bounds, so that a full log does not trim at every event."""
         bytes_goal, events_goal = self._bytes_max * 7 // 8, self._events_max * 7 // 8
@@ -65,3 +77,5 @@ class Replay:
             dropped += 1
         del self._texts[:dropped]
         self.first += dropped
+        if self.pace is not None and self.kept > self._bytes_max + self._ahead_max:
+            raise Overrun(f"{self.kept} bytes of events wait for a reader who has not taken them")

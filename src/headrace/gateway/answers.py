@@ -31,6 +31,16 @@ def json_answer(status: int, body: bytes, request_id: str) -> Answer:
     return status, headers, body
 
 
+def text_answer(media_type: bytes, body: bytes, request_id: str) -> Answer:
+    """Return an answer of any text."""
+    headers = [
+        (b"content-type", media_type),
+        (b"content-length", b"%d" % len(body)),
+        request_id_header(request_id),
+    ]
+    return 200, headers, body
+
+
 def value_answer(status: int, value: object, request_id: str) -> Answer:
     """Return an answer whose body is `value` as JSON."""
     return json_answer(status, orjson.dumps(value), request_id)

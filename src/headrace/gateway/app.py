@@ -12,9 +12,17 @@ from dataclasses import dataclass, replace
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
-from headrace.gateway import ops, proxy
+from headrace.gateway import ops, proxy, requests
 from headrace.gateway.addresses import Addresses
-from headrace.gateway.answers import Receive, Scope, Send, error_answer, request_id_header, value_answer
+from headrace.gateway.answers import (
+    Receive,
+    Scope,
+    Send,
+    error_answer,
+    request_id_header,
+    text_answer,
+    value_answer,
+)
 from headrace.gateway.auth import Authenticator
 from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
@@ -22,8 +30,8 @@ from headrace.gateway.openapi import openapi
 from headrace.gateway.origins import Origins, is_preflight, preflight
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
-from headrace.supervisor.catalog import Catalog
 from headrace.supervisor.dispatch import Dispatcher
+from headrace.supervisor.meters import Meters
 
 _log = logging.getLogger(__name__)
 
@@ -40,9 +48,10 @@ class Door:
 class Gateway:
     """What uvicorn's protocol calls for every request."""
 
-    def __init__(self, catalog: Catalog, dispatcher: Dispatcher, door: Door, limits: Limits) -> None:
-        self._catalog = catalog
+    def __init__(self, dispatcher: Dispatcher, meters: Meters, door: Door, limits: Limits) -> None:
+        self._catalog = dispatcher.catalog
         self._dispatcher = dispatcher
+        self._meters = meters
         self._door = door
         self._limits = limits
 
@@ -90,9 +99,12 @@ class Gateway:
             call = self._proxied(call)
             path = call.path
         else:
-            self._door.authenticator.authenticate(call.headers)
+            call = replace(call, owner=self._door.authenticator.authenticate(call.headers))
         if path == "/v1/apps":
             _tell(call, 200, ops.apps(self._catalog))
+        elif path == "/metrics":
+            _allow(call, "GET", "HEAD")
+            call.answer(text_answer(*self._meters.text(), call.id))
         elif path.endswith("/openapi.json"):
             _tell(call, 200, self._openapi(call))
         else:
@@ -103,15 +115,20 @@ class Gateway:
 
         Its page needs no key where the server itself vouches for it, as fal's own proxies do for theirs.
         """
+        owner = None
         if "authorization" in call.headers or not self._door.origins.trusts_page(call.headers):
-            self._door.authenticator.authenticate(call.headers)
+            owner = self._door.authenticator.authenticate(call.headers)
         path, query = proxy.target_of(call.headers)
-        return replace(call, path=path, scope={**call.scope, "query_string": query.encode("latin-1")})
+        return replace(call, path=path, owner=owner, scope={**call.scope, "query_string": query.encode("latin-1")})
 
     async def _view(self, call: Call) -> None:
         try:
             route = self._catalog.routes.find(call.path)
         except UnknownPath as unknown:
+            if (asked := requests.asked_of(call.path, self._catalog.routes)) is not None:
+                _allow(call, "PUT")
+                call.answer(requests.cancel(asked, call, self._dispatcher))
+                return
             raise RequestError("not_found", str(unknown)) from None
         _allow(call, "POST")
         view = stream if route.view is View.STREAM else run

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from typing import Final
 
 import orjson
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
+from headrace.core.memory import Budget
 from headrace.gateway.answers import Receive
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -22,12 +24,42 @@ _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _OPENING = ord("[")
 
 
+#: Bodies up to this many bytes are bounded by the number of requests alone.
+UNCOUNTED_BYTES: Final = 64 * 1024
+
+
 class ClientLeft(Exception):
     """The client is gone before its request was complete: there is nobody to answer."""
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits) -> bytes:
-    """Return the body. Raises `RequestError` (413, 400 when it stalls) or `ClientLeft`."""
+class HeldBytes:
+    """What one request holds of the node's memory for large bodies and results."""
+
+    __slots__ = ("_budget", "count")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.count = 0
+
+    def grow_to(self, count: int) -> None:
+        """Hold `count` bytes in all. Raises `RequestError` (429) when all requests together hold too many."""
+        if count > UNCOUNTED_BYTES:
+            if not self._budget.take(count - self.count):
+                message = "Other requests' bodies and results hold all the memory there is for them; try again."
+                raise RequestError("overloaded", message, headers={"Retry-After": "1"})
+            self.count = count
+
+    def let_go(self) -> None:
+        """Hold nothing any more."""
+        self._budget.give_back(self.count)
+        self.count = 0
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits, held: HeldBytes) -> bytes:
+    """Return the body, whose bytes are counted in `held` as they come.
+
+    Raises `RequestError` (413, 400 when it stalls, 429 when the node's memory is taken) or `ClientLeft`.
+    """
     limit = limits.body_bytes_max
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
@@ -47,6 +79,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits
         size += len(pieces[-1])
         if size > limit:
             raise _too_large(limit)
+        held.grow_to(size)
         if not message.get("more_body", False):
             return b"".join(pieces)
 

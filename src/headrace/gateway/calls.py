@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.core.errors import RequestError
+from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.request import RequestId
 from headrace.core.routes import Route
 from headrace.gateway.answers import Answer, Headers, Receive, Scope
-from headrace.gateway.body import ClientLeft, check_media_type, check_object, read_body
+from headrace.gateway.body import ClientLeft, HeldBytes, check_media_type, check_object, read_body
 from headrace.gateway.outlet import OUTLET, Outlet
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
@@ -25,6 +26,7 @@ class Call:
     receive: Receive
     path: str  # percent-decoded, without the query; of a proxied call, its target's
     extra: Headers  # what every answer to this call carries beside its own headers
+    owner: KeyId | None = None  # whose key it came with, once that is known
 
     @property
     def method(self) -> str:
@@ -51,12 +53,21 @@ async def open_request(
     Raises `RequestError` for every refusal, `ClientLeft` when nobody is there to be told.
     """
     start_timeout_s = start_timeout_of(call.headers)
-    body = await read_body(call.receive, call.headers, limits)
-    check_media_type(call.headers, body)
-    text = check_object(body, limits)
-    if call.outlet.is_lost:
-        raise ClientLeft
-    live = dispatcher.open(call.id, route, text, call.headers, start_timeout_s=start_timeout_s)
+    held = HeldBytes(dispatcher.bodies)
+    try:
+        body = await read_body(call.receive, call.headers, limits, held)
+        check_media_type(call.headers, body)
+        text = check_object(body, limits)
+        if call.outlet.is_lost:
+            raise ClientLeft
+        live = dispatcher.open(
+            call.id, route, text, call.headers, owner=call.owner, start_timeout_s=start_timeout_s
+        )
+    except BaseException:
+        held.let_go()
+        raise
+    if held.count:
+        live.on_final.append(lambda _: held.let_go())
     return live, start_timeout_s
 
 

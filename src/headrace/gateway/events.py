@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from time import monotonic
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits, cost_of
 from headrace.core.request import State
 from headrace.gateway.answers import Headers, request_id_header
 from headrace.gateway.outlet import Outlet
+from headrace.supervisor.meters import AppMeters
 from headrace.supervisor.streams import LiveRequest
 
 _log = logging.getLogger(__name__)
@@ -59,8 +61,11 @@ class EventWriter:
     event, or from outside) nothing is on the wire and `ended` may hold the error to answer with instead.
     """
 
-    def __init__(self, live: LiveRequest, outlet: Outlet, limits: Limits, *, extra: Headers) -> None:
+    def __init__(
+        self, live: LiveRequest, outlet: Outlet, limits: Limits, meters: AppMeters, *, extra: Headers
+    ) -> None:
         self._live = live
+        self._meters = meters
         self._extra = extra
         self._outlet = outlet
         self._limits = limits
@@ -101,7 +106,12 @@ class EventWriter:
 
     def _write_events(self) -> None:
         outlet, replay = self._outlet, self._live.replay
-        self.begin()
+        if not self.has_begun:
+            self.begin()
+        if not self._position:
+            self._meters.first_event(monotonic() - self._live.opened_at)
+        if self._position < replay.first:  # the node was short of memory: the ending says so
+            self._position, self._taken = replay.first, replay.cost - replay.kept
         while self._position < replay.end and not outlet.is_paused:
             texts = replay.since(self._position)
             cost = replay.cost - self._taken
@@ -127,6 +137,8 @@ class EventWriter:
         if self._outlet.buffered_bytes != buffered:
             buffered, since = self._outlet.buffered_bytes, now
         elif now - since >= limit_s:
+            self._meters.reader_stalled()
+            self._live.detach(self, "reader_stalled", f"The reader took no byte for {limit_s:g} s.")
             self._outlet.abort()
             return
         self._stall = self._loop.call_later(min(1.0, limit_s / 4), self._watch_stall, buffered, since)
@@ -159,7 +171,10 @@ class EventWriter:
             self.ended.set_result(None)
 
     async def close(self) -> None:
-        """Put the right end to what has begun: a clean one for success, an error event and a cut for all else."""
+        """Put the right end to what has begun: a clean one for success, an error event and a cut for all else.
+
+        An app may have chosen to end the body cleanly behind its error event (`stream_error_end`).
+        """
         for timer in (self._heartbeat, self._stall):
             if timer is not None:
                 timer.cancel()
@@ -171,4 +186,7 @@ class EventWriter:
             return
         error = self._live.error or RequestError("internal_error", "The stream was left without an ending.")
         self._outlet.write(error_event(error, self._live.id))
-        await self._outlet.cut(self._limits)
+        if self._live.route.app.stream_error_end == "clean":
+            self._outlet.end()
+        else:
+            await self._outlet.cut(self._limits)

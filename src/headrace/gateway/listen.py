@@ -59,6 +59,11 @@ class Listeners:
         server = await loop.create_server(self._protocol, sock=sock, backlog=_BACKLOG, **(options if tls else {}))  # type: ignore[call-overload]
         self._servers.append(server)
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._state.connections)
+
     async def keep_date(self) -> None:
         """Renew the Date header once a second, as an origin server with a clock must (RFC 9110, 6.6.1)."""
         while True:

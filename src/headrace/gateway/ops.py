@@ -6,7 +6,8 @@ from typing import Any
 
 from headrace.supervisor.catalog import Catalog
 from headrace.supervisor.dispatch import Dispatcher
-from headrace.supervisor.pool import Pool, PoolState
+from headrace.supervisor.fleet import FleetState
+from headrace.supervisor.pool import Pool
 
 
 def health() -> dict[str, Any]:
@@ -18,14 +19,15 @@ def ready(dispatcher: Dispatcher) -> tuple[int, dict[str, Any]]:
     """`GET /ready`: 200 when every app has a ready runner and the server is not stopping, else 503."""
     pools = dispatcher.catalog.pools
     apps = {name: _condition(pool) for name, pool in pools.items()}
-    is_ready = not dispatcher.is_draining and all(pool.state is PoolState.READY for pool in pools.values())
+    is_ready = not dispatcher.is_draining and all(pool.fleet.state is FleetState.READY for pool in pools.values())
     return (200 if is_ready else 503), {"ready": is_ready, "stopping": dispatcher.is_draining, "apps": apps}
 
 
 def _condition(pool: Pool) -> dict[str, Any]:
-    condition: dict[str, Any] = {"state": pool.state.value, "runners": pool.runners, "waiting": pool.waiting}
-    if pool.fault is not None:
-        condition["fault"] = pool.fault
+    fleet = pool.fleet
+    condition: dict[str, Any] = {"state": fleet.state.value, "runners": fleet.working, "waiting": pool.waiting}
+    if fleet.fault is not None:
+        condition["fault"] = fleet.fault
     return condition
 
 
@@ -36,7 +38,7 @@ def apps(catalog: Catalog) -> dict[str, Any]:
             {
                 "name": app.name,
                 "doc": app.doc,
-                "state": catalog.pools[app.name].state.value,
+                "state": catalog.pools[app.name].fleet.state.value,
                 "aliases": [new for new, old in catalog.routes.aliases.items() if old == app.name],
                 "endpoints": [
                     {

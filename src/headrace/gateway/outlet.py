@@ -87,13 +87,20 @@ class Outlet:
 
     async def catch_up(self, limits: Limits) -> None:
         """Wait until the client has taken earlier answers: one that pipelines and never reads gets no more."""
-        if not self.is_paused:
-            return
-        try:
-            async with asyncio.timeout(limits.stall_timeout_s):
-                await self._connection.flow.drain()
-        except TimeoutError:
-            self.abort()
+        if self.is_paused:
+            await self.flushed(limits)
+
+    async def flushed(self, limits: Limits) -> None:
+        """Wait until the client has taken all there is; drop one that takes no byte for `stall_timeout_s`."""
+        loop = asyncio.get_running_loop()
+        buffered, since = self.buffered_bytes, loop.time()
+        while buffered and not self.is_lost:
+            await asyncio.sleep(0.05)
+            if self.buffered_bytes != buffered:
+                buffered, since = self.buffered_bytes, loop.time()
+            elif loop.time() - since >= limits.stall_timeout_s:
+                self.abort()
+                return
 
     # --- a whole answer ---------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.core.limits import Limits
 from headrace.core.routes import Route
 from headrace.gateway.answers import json_answer
+from headrace.gateway.body import UNCOUNTED_BYTES, HeldBytes
 from headrace.gateway.calls import Call, open_request
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import EndWaiter
@@ -13,7 +14,7 @@ from headrace.supervisor.streams import EndWaiter
 async def run(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits) -> None:
     """Answer with the result, or raise the `RequestError` that ended the request.
 
-    A client that leaves detaches its reader, which cancels the request: a run is nobody's once its caller went.
+    A client that leaves detaches its reader; what follows is the request's policy (`core.disconnect`).
     """
     live, _ = await open_request(call, route, dispatcher, limits)
     waiter = EndWaiter(live)
@@ -23,4 +24,13 @@ async def run(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits) 
         result = await waiter.wait()
     finally:
         live.detach(waiter)
-    call.answer(json_answer(200, result, call.id))
+    if len(result) <= UNCOUNTED_BYTES:
+        call.answer(json_answer(200, result, call.id))
+        return
+    held = HeldBytes(dispatcher.bodies)
+    try:
+        held.grow_to(len(result))
+        call.answer(json_answer(200, result, call.id))
+        await call.outlet.flushed(limits)
+    finally:
+        held.let_go()

@@ -20,10 +20,11 @@ from headrace.supervisor.streams import LiveRequest
 async def stream(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits) -> None:
     """Write the stream to its end, or raise the `RequestError` that came before its first event.
 
-    This reader sets the pace of its request, and its leaving cancels it.
+    This reader sets the pace of its request; what its leaving means is the request's policy (`core.disconnect`).
     """
     live, start_timeout_s = await open_request(call, route, dispatcher, limits)
-    writer = EventWriter(live, call.outlet, limits, extra=call.extra)
+    meters = dispatcher.meters_of(live)
+    writer = EventWriter(live, call.outlet, limits, meters, extra=call.extra)
     live.attach(writer, paces=True)
     hold = _Hold(writer, live, limits, has_start_timeout=start_timeout_s is not None)
     try:

@@ -2,7 +2,8 @@
 
     __main__  the process: signals, the death signal, the loop
     load      from a target to apps; every way this fails is a FileFault
-    link      the socket: frames of one loop turn in one write, big messages in pieces
+    link      the socket: frames of one loop turn in one write
+    rotation  large messages in pieces that take turns, within what the node holds
     serve     what each frame does: setup, check, start, cancel, leave
     inputs    a request's body, validated; what is wrong with it, in fal's shape
     call      one attempt while it runs: its credit, its items, its one ending

@@ -4,7 +4,7 @@
 
 `--fd` is a connected stream socket, inherited from the node. `--limits` is a JSON object of those fields of
 `core.limits.Limits` that differ from the defaults. It exits with 0 after SIGTERM or the node's end, with 1 after
-a FAULT.
+a FAULT. A crash of native code ends it by its signal, with the Python tracebacks on the standard error.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import faulthandler
 import io
 import json
 import os
@@ -22,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from headrace.core.errors import FileFault
 from headrace.core.frames import Kind, pieces
@@ -56,6 +57,7 @@ def main() -> int:
             sock.sendall(b"".join(pieces(Kind.FAULT, 0, payload, limits.frame_bytes_max)))
         return 1
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.get_loop().set_exception_handler(_report)
         status, has_ended = runner.run(serve(sock, apps, limits))
         _leave_for_sure(status, after_s=EXIT_S if has_ended else 0)
     return status
@@ -74,6 +76,9 @@ def _prepare_process() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if sys.platform == "linux":  # a node killed with -9 takes its runners along, even one busy in an import
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError):  # started without a standard error: nobody would read it
+        # A descriptor of its own: the author's code may close number 2, and open a file that gets it.
+        faulthandler.enable(os.dup(2), all_threads=True)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a print() is a log line now, not at the next 8 KiB
 
@@ -94,14 +99,29 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a callback of the author's raised."""
+    # The default raises in its turn where sys.stderr was closed or replaced, and that would end the loop with
+    # every stream on it.
+    with contextlib.suppress(Exception):
+        loop.default_exception_handler(context)
+
+
+def _flush_outputs() -> None:
+    """Let out what the author's code printed last."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except Exception:  # closed, or replaced by anything: the interpreter would exit with 120 over it
+            setattr(sys, name, None)
+
+
 def _leave_for_sure(status: int, *, after_s: float) -> None:
     """End the process after `after_s` seconds even if an author's thread does not let the interpreter end."""
 
     def end() -> None:
         time.sleep(after_s)
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush_outputs()
         os._exit(status)
 
     if after_s:
@@ -111,4 +131,6 @@ def _leave_for_sure(status: int, *, after_s: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_status = main()
+    _flush_outputs()
+    sys.exit(exit_status)

@@ -19,7 +19,7 @@ from headrace.core.errors import RequestError
 from headrace.core.frames import BadFrame, Kind
 from headrace.core.limits import EVENT_OVERHEAD_BYTES, Limits
 from headrace.runner.blame import ending_of, error_payload
-from headrace.runner.encode import encode_item
+from headrace.runner.encode import encode_item, result_too_large
 from headrace.runner.interrupt import INTERRUPT_AFTER_S, interrupt
 from headrace.runner.link import Link
 
@@ -154,6 +154,13 @@ class RunningCall:
         with self.lock:
             if self._reason is not None or self._is_over:
                 self._refuse_when_unwanted()
+            self._send(text)
+
+    def put_result(self, item: object) -> None:
+        """Send the result of a function that has no stream, as `put`, within `result_bytes_max`."""
+        text = encode_item(item, self._limits.result_bytes_max, result_too_large)
+        with self.lock:
+            self._refuse_when_unwanted()
             self._send(text)
 
     def emit(self, item: object) -> None:

@@ -7,6 +7,7 @@ of a character can ever cut an event. This file knows no stream.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
@@ -31,15 +32,32 @@ _REASONS: Final = (
 )
 
 
-def encode_item(item: object, event_bytes_max: int) -> bytes:
-    """Return an item as the text of an event.
+def event_too_large(size: int, event_bytes_max: int) -> RequestError:
+    """Return the error for an event over its bound."""
+    message = f"The app made one item of {size} bytes; at most {event_bytes_max} are allowed."
+    return RequestError("event_too_large", message)
+
+
+def result_too_large(size: int, result_bytes_max: int) -> RequestError:
+    """Return the error for a result over its bound, where no stream carries it."""
+    message = (
+        f"The app returned a result of {size} bytes; at most {result_bytes_max} are allowed. "
+        "Put files behind URLs, and return those."
+    )
+    return RequestError("result_too_large", message)
+
+
+def encode_item(
+    item: object, bytes_max: int, too_large: Callable[[int, int], RequestError] = event_too_large
+) -> bytes:
+    """Return an item as the text of an event, or of a result.
 
     Pydantic models are written by their own serializers, by alias; dataclasses, numpy arrays and scalars,
     datetimes, UUIDs and enums as orjson does; NaN and infinities as null. What is no JSON object becomes
     `{"output": item}`.
 
-    Raises `RequestError`: `unserializable_item`, naming the type of the value that JSON cannot hold, or
-    `event_too_large`.
+    Raises `RequestError`: `unserializable_item`, naming the type of the value that JSON cannot hold, or what
+    `too_large` makes of the text's size and its bound.
     """
     try:
         if type(item) is dict or not hasattr(type(item), "__pydantic_serializer__"):
@@ -52,9 +70,8 @@ def encode_item(item: object, event_bytes_max: int) -> bytes:
         text = b'{"output":%b}' % text
     if not text.isascii():
         text = _NOT_ASCII.sub(_escape, text.decode()).encode("ascii")
-    if len(text) > event_bytes_max:
-        message = f"The app made one item of {len(text)} bytes; at most {event_bytes_max} are allowed."
-        raise RequestError("event_too_large", message)
+    if len(text) > bytes_max:
+        raise too_large(len(text), bytes_max)
     return text
 
 

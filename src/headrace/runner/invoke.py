@@ -62,6 +62,14 @@ def _error_of(call: RunningCall, raised: BaseException) -> RequestError | None:
     return None  # `end` knows the reason
 
 
+def _put_result(call: RunningCall, endpoint: Endpoint, made: object) -> None:
+    """Send what a function returned: an event where it has a stream, else a whole answer, which may be larger."""
+    if endpoint.spec.stream_path is None:
+        call.put_result(made)
+    else:
+        call.put(made)
+
+
 # --- threads --------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +85,7 @@ def _run_in_thread(call: RunningCall, served: Served) -> None:
             _drive(call, made)
         elif made is not None:
             call.wait_for_credit()
-            call.put(made)
+            _put_result(call, served.endpoint, made)
     except BaseException as raised:  # SystemExit and all: an author's code ends its request alone
         error = _error_of(call, raised)
     call.end(error)
@@ -131,7 +139,7 @@ async def _run_on_loop(call: RunningCall, served: Served, link: Link) -> None:
             made = await served.method(*arguments)
             if made is not None:
                 await call.credit()
-                call.put(made)
+                _put_result(call, served.endpoint, made)
     except BaseException as raised:  # SystemExit would end the loop, and with it everyone's stream
         error = _error_of(call, raised)
     call.end(error)

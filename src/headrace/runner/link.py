@@ -1,8 +1,8 @@
 """The runner's end of the socket to its node.
 
 All frames of one loop turn leave in one write: that is what makes one decoding step of a language model, an
-event for each of N streams, cheap. A message over `frame_bytes_max` leaves in pieces, one piece of each stream a
-turn, so that nobody waits long behind somebody's image; within a stream the order is kept.
+event for each of N streams, cheap. A message over `frame_bytes_max` leaves in pieces that take turns, so that
+nobody waits long behind somebody's image (see `rotation`).
 
 What stands in the outbox is bounded by the streams' windows of credit (see `call`), not here. This file knows
 frames and streams' numbers; it does not know what a message means.
@@ -12,23 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
-from headrace.core.frames import BadFrame, FrameReader, encode, pieces, stream_of
+from headrace.core.frames import BadFrame, FrameReader, encode
 from headrace.core.limits import Limits
+from headrace.runner.rotation import LargeMessage, Outgoing, Rotation
 
 #: Takes one message: kind, stream, payload. Raises `BadFrame` for one that the link's contract does not have.
 Receive = Callable[[int, int, bytes], None]
-
-
-class LargeMessage(NamedTuple):
-    """A message over `frame_bytes_max`, in pieces."""
-
-    stream: int
-    frames: deque[bytes]
 
 
 class Link(asyncio.Protocol):
@@ -41,15 +34,17 @@ class Link(asyncio.Protocol):
         self._receive = receive
         self._lost = lost
         self._frame_bytes_max: Final = limits.frame_bytes_max
+        self._message_bytes_max: Final = limits.message_bytes_max
         self._reader = FrameReader(
             frame_bytes_max=limits.frame_bytes_max, message_bytes_max=limits.message_bytes_max
         )
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.WriteTransport | None = None
-        self._posted: list[bytes | LargeMessage] = []  # each a frame, or the pieces of a message
-        self._unsent_pieces: dict[int, deque[bytes]] = {}
+        self._posted: list[Outgoing] = []
+        self._rotation = Rotation(limits.message_bytes_max)
         self._flush_is_due = False
         self._is_paused = False
+        self._is_hanging_up = False
         self.closed = self._loop.create_future()
         self.loop_thread: Final = threading.get_ident()
         #: The number of the loop's turn, as far as it can be told from outside: flushes so far.
@@ -68,8 +63,9 @@ class Link(asyncio.Protocol):
             # event. Kept until the flush, those buffers cost ten times the encoding (measured: 1.9 µs, not 0.2).
             self._posted.append(encode(kind, stream, payload))
         else:
-            frames = deque(pieces(kind, stream, payload, self._frame_bytes_max))
-            self._posted.append(LargeMessage(stream, frames))
+            message = LargeMessage(kind, stream, payload, self._frame_bytes_max)
+            assert message.weight <= self._message_bytes_max, "whoever made it keeps to a lower bound"
+            self._posted.append(message)
         if not self._flush_is_due:
             self._flush_is_due = True
             self._wake()
@@ -94,45 +90,26 @@ class Link(asyncio.Protocol):
         del self._posted[: len(taken)]
         if self._transport is None or self._transport.is_closing():
             return
-        if not self._unsent_pieces:
+        if not self._rotation.streams:
             try:
                 self._transport.write(b"".join(taken))  # type: ignore[arg-type]
             except TypeError:
                 pass  # a large message is among them
             else:
                 return
-        out = self._small_frames(taken) + self._next_pieces()
-        if out:
+        if out := self._rotation.take(taken) + self._rotation.next_frames():
             self._transport.write(b"".join(out))
-        if self._unsent_pieces and not self._flush_is_due:
+        if self._rotation.streams and not self._flush_is_due:
             self._flush_is_due = True
             self._wake()
 
-    def _small_frames(self, messages: list[bytes | LargeMessage]) -> list[bytes]:
-        """Return the frames that may leave now; the others queue behind their stream's large message."""
-        out = []
-        unsent = self._unsent_pieces
-        for message in messages:
-            if isinstance(message, LargeMessage):
-                unsent.setdefault(message.stream, deque()).extend(message.frames)
-            elif unsent and (waiting := unsent.get(stream_of(message))) is not None:
-                waiting.append(message)  # a small one must not overtake
-            else:
-                out.append(message)
-        return out
-
-    def _next_pieces(self) -> list[bytes]:
-        out = []
-        for stream, waiting in list(self._unsent_pieces.items()):
-            out.append(waiting.popleft())
-            if not waiting:
-                del self._unsent_pieces[stream]
-        return out
-
     def close(self) -> None:
         """Send what is in the outbox and hang up; `closed` is done once that has happened."""
+        self._is_hanging_up = True
         self._flush()
-        if self._unsent_pieces and not self._is_paused and not self.closed.done():
+        if self._is_paused or self.closed.done():
+            return
+        if self._rotation.streams:
             self._loop.call_soon(self.close)
         elif self._transport is not None:
             self._transport.close()
@@ -160,7 +137,10 @@ class Link(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Send what has gathered."""
         self._is_paused = False
-        self._flush()
+        if self._is_hanging_up:
+            self.close()
+        else:
+            self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # EOF and error mean the same here
         """The node hung up, or died."""

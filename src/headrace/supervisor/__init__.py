@@ -1,11 +1,15 @@
 """The parent's side of the runners: who runs, who waits, and what arrives.
 
-    process   one runner's process: start it, relay its output, end it for good
-    link      the socket to it: frames down, frames up to the requests they belong to
-    streams   a live request: its state, its log, the readers of it
-    pool      the runners of one app: slots, waiting requests, restarts
-    catalog   what is served now: apps, paths and pools, and their reloading
-    dispatch  from a route and a body to a live request
+    dispatch   from a route and a body to a live request
+    catalog    what is served now: apps, paths and pools, and their reloading
+    pool       the requests of one app: who waits, who gets which slot
+    fleet      the runners of one app: how many, and each from its start to its end
+    runner     one of them, and the watch over its health
+    process    its process: start it, end it for good; output, group: what it prints, what the kernel says of it
+    link       the socket to it: frames down, frames up to the requests they belong to
+    streams    a live request: its state, its log, the readers of it; deadlines: its timers
+    devices    who has which GPU
+    meters     what is counted
 
 An event's way: `link.data_received` → `LiveRequest.replay.append` → `reader.wake()` → the gateway's writer.
 This package knows no HTTP and never imports a user's file.

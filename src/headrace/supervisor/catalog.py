@@ -18,6 +18,8 @@ from headrace.core.errors import FileFault, RequestError
 from headrace.core.limits import Limits
 from headrace.core.routes import RouteTable
 from headrace.core.spec import AppSpec
+from headrace.supervisor.fleet import Fleet
+from headrace.supervisor.meters import Meters
 from headrace.supervisor.pool import Pool
 from headrace.supervisor.process import Launcher, RunnerProcess
 
@@ -76,17 +78,26 @@ class Catalog:
     """The apps of a node. Whoever needs `routes` or `pools` looks them up anew for each request."""
 
     def __init__(
-        self, loaded: Sequence[Loaded], aliases: Mapping[str, str], launcher: Launcher, limits: Limits
+        self,
+        loaded: Sequence[Loaded],
+        aliases: Mapping[str, str],
+        launcher: Launcher,
+        limits: Limits,
+        meters: Meters,
     ) -> None:
-        """Raise `FileFault` for names or paths that are claimed twice, `ValueError` for a bad alias."""
+        """Raise `FileFault` for names or paths that are claimed twice, or devices that are not there.
+
+        Raise `ValueError` for a bad alias.
+        """
         self._aliases = aliases
         self._launcher = launcher
         self._limits = limits
+        self._meters = meters
         self._loaded = {one.target: one for one in loaded}
         self.routes = self._routes(self._loaded)
         self.pools: dict[str, Pool] = {}
         for one in loaded:
-            self.pools |= self._new_pools(one)
+            self.pools |= self._new_pools(one, self._loaded)
 
     async def run(self, *, reload: bool) -> None:
         """Keep every app's runners up until cancelled; with `reload`, follow the files as they change."""
@@ -102,10 +113,32 @@ class Catalog:
         await unload(self._loaded.values())
 
     def _routes(self, loaded: Mapping[str, Loaded]) -> RouteTable:
-        return RouteTable([app for one in loaded.values() for app in one.apps], self._aliases)
+        apps = [app for one in loaded.values() for app in one.apps]
+        self._check_devices(apps)
+        return RouteTable(apps, self._aliases)
 
-    def _new_pools(self, one: Loaded) -> dict[str, Pool]:
-        return {app.name: Pool(app, one.target, self._launcher, self._limits) for app in one.apps}
+    def _check_devices(self, apps: Sequence[AppSpec]) -> None:
+        """Refuse what could never be up at once. Raises `FileFault`."""
+        devices, kept_up = self._launcher.devices, 0
+        for app in apps:
+            if not app.num_gpus:
+                continue
+            kept_up += app.num_gpus * app.min_concurrency
+            try:
+                devices.check(max(app.num_gpus, kept_up))
+            except ValueError as error:
+                so_far = f"num_gpus={app.num_gpus}, with the runners kept up so far"
+                raise FileFault(app.file, app.line, f"{so_far}: {error}") from None
+
+    def _new_pools(self, one: Loaded, loaded: Mapping[str, Loaded]) -> dict[str, Pool]:
+        # Where some apps have devices to themselves, the others see none.
+        nobody_leases = not any(app.num_gpus for other in loaded.values() for app in other.apps)
+        pools = {}
+        for app in one.apps:
+            meters = self._meters.app(app.name)
+            fleet = Fleet(app, one.target, self._launcher, self._limits, meters, sees_devices=nobody_leases)
+            pools[app.name] = Pool(app, fleet, self._limits)
+        return pools
 
     @staticmethod
     def _start(one: Loaded, pools: Mapping[str, Pool], tasks: asyncio.TaskGroup) -> None:
@@ -139,9 +172,9 @@ class Catalog:
         except BaseException:
             await one.process.kill()
             raise
-        successors = self._new_pools(one)
+        successors = self._new_pools(one, loaded)
         self._start(one, successors, tasks)
-        faults = [fault for pool in successors.values() if (fault := await pool.first_outcome())]
+        faults = [fault for pool in successors.values() if (fault := await pool.fleet.first_outcome())]
         if faults:
             for pool in successors.values():
                 pool.hand_over(None)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from time import monotonic
 from typing import Final
 
+from headrace.core import disconnect
 from headrace.core.errors import RequestError
+from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
-from headrace.core.request import RequestId, new_request_id
+from headrace.core.memory import Budget, to_shed
+from headrace.core.request import RequestId, State, new_request_id
 from headrace.core.routes import Route
 from headrace.supervisor.catalog import Catalog
+from headrace.supervisor.meters import AppMeters, Meters, Reading
 from headrace.supervisor.streams import LiveRequest
+
+_log = logging.getLogger(__name__)
 
 #: Request headers an app may see (`current_request.headers`). Never Authorization, never cookies.
 HEADERS_FOR_APPS: Final = frozenset({
@@ -19,16 +28,23 @@ HEADERS_FOR_APPS: Final = frozenset({
     "x-fal-queue-priority", "x-fal-runner-hint",
 })  # fmt: skip
 
+#: Seconds between two looks at what all requests hold in memory. Windows bound how fast that can grow.
+LOOK_AT_MEMORY_EVERY_S: Final = 0.5
+
 
 class Dispatcher:
     """Starts requests in the pools of a catalog, and knows which are alive."""
 
-    def __init__(self, catalog: Catalog, *, node: int, limits: Limits) -> None:
+    def __init__(self, catalog: Catalog, meters: Meters, *, node: int, limits: Limits) -> None:
         self.catalog = catalog
+        self.bodies = Budget(limits.bodies_bytes_max)
+        self._meters = meters
         self._node = node
         self._limits = limits
-        self._live: set[LiveRequest] = set()
+        self._live: dict[RequestId, LiveRequest] = {}
+        self._held_bytes = 0  # of events, at the last look
         self.is_draining = False
+        meters.watch(self._readings)
 
     @property
     def live(self) -> int:
@@ -46,29 +62,128 @@ class Dispatcher:
         body: bytes,
         headers: Mapping[str, str],
         *,
+        owner: KeyId | None = None,
         start_timeout_s: float | None = None,
     ) -> LiveRequest:
         """Start a request, or let it wait for its slot; what becomes of it is told to its readers.
 
-        `headers` have lower-case names; the app sees only `HEADERS_FOR_APPS` of them. `start_timeout_s` is the
-        longest wait for a slot (`X-Fal-Request-Timeout`); the default is `limits.slot_wait_s`.
+        `headers` have lower-case names; the app sees only `HEADERS_FOR_APPS` of them. `owner` is the key that
+        may stop it. `start_timeout_s` is the longest wait for a slot (`X-Fal-Request-Timeout`); the default is
+        `limits.slot_wait_s`.
 
-        Raises `RequestError` when the node is stopping, the app cannot start, or its waiting room is full.
+        Raises `RequestError` when the node is stopping or full, the app cannot start, its waiting room is full,
+        or the header `X-Headrace-On-Disconnect` cannot be read.
         """
+        try:
+            return self._open(id_, route, body, headers, owner, start_timeout_s)
+        except RequestError as refusal:
+            meters = self._meters.app(route.app.name)
+            meters.request_ended(route.view.value, refusal.type, 0.0, 0)
+            raise
+
+    def _open(
+        self,
+        id_: RequestId,
+        route: Route,
+        body: bytes,
+        headers: Mapping[str, str],
+        owner: KeyId | None,
+        start_timeout_s: float | None,
+    ) -> LiveRequest:
         if self.is_draining:
             raise RequestError("shutting_down", "The server is stopping.", headers={"Retry-After": "5"})
+        if self._held_bytes > self._limits.events_bytes_max:
+            self._meters.shed(1)
+            message = "Running requests hold all the memory there is for events; try again."
+            raise RequestError("overloaded", message, headers={"Retry-After": "1"})
         seen = {name: value for name, value in headers.items() if name in HEADERS_FOR_APPS}
-        live = LiveRequest(id_, route, body, headers=seen, limits=self._limits)
-        self._live.add(live)
-        live.on_final.append(self._live.discard)
-        try:
-            self.catalog.pools[route.app.name].submit(live, start_timeout_s=start_timeout_s)
-        except RequestError:
-            self._live.discard(live)
-            raise
+        grace_s = _grace_of(route, headers)
+        live = LiveRequest(id_, route, body, headers=seen, limits=self._limits, grace_s=grace_s, owner=owner)
+        live.on_final.append(self._ended)
+        # Before it can end: what cannot wait is refused, and was never alive.
+        self.catalog.pools[route.app.name].submit(live, start_timeout_s=start_timeout_s)
+        if not live.is_final:
+            self._live[id_] = live
         return live
+
+    def find(self, id_: str, owner: KeyId | None) -> LiveRequest | None:
+        """Return a live request of this owner; another key's is as unknown as one that never was."""
+        live = self._live.get(RequestId(id_))
+        return live if live is not None and live.owner == owner else None
+
+    def meters_of(self, live: LiveRequest) -> AppMeters:
+        """Return the meters of a request's app."""
+        return self._meters.app(live.route.app.name)
+
+    def _ended(self, live: LiveRequest) -> None:
+        self._live.pop(live.id, None)
+        now = monotonic()
+        meters = self.meters_of(live)
+        ending = "completed" if live.error is None else live.error.type
+        meters.request_ended(live.route.view.value, ending, now - live.opened_at, live.replay.end)
+        if live.started_at is not None:
+            meters.waited(live.started_at - live.opened_at)
+            if live.left_at is not None:
+                meters.worked_after_leave(now - max(live.left_at, live.started_at))
+
+    # --- memory -----------------------------------------------------------------------------------------
+
+    async def hold_within_bounds(self) -> None:
+        """See to it, until cancelled, that all requests together hold no more events than the node may."""
+        while True:
+            await asyncio.sleep(LOOK_AT_MEMORY_EVERY_S)
+            self._shed()
+
+    def _shed(self) -> None:
+        live = tuple(self._live.values())
+        kept = [one.replay.kept for one in live]
+        self._held_bytes = sum(kept)
+        chosen = to_shed(kept, self._limits.events_bytes_max)
+        if not chosen:
+            return
+        _log.warning("%d requests hold %d bytes of events; %d are ended", len(live), self._held_bytes, len(chosen))
+        self._meters.shed(len(chosen))
+        for position in chosen:
+            one = live[position]
+            one.replay.forget()
+            one.cancel(
+                "overloaded", "The server had to free memory, and this stream was among the furthest behind."
+            )
+
+    def _readings(self) -> Iterable[Reading]:
+        yield Reading(
+            "headrace_held_bytes", {"kind": "events"}, sum(one.replay.kept for one in self._live.values())
+        )
+        yield Reading("headrace_held_bytes", {"kind": "bodies"}, self.bodies.taken)
+        for name, pool in self.catalog.pools.items():
+            running = sum(
+                one.state is not State.QUEUED for one in self._live.values() if one.route.app.name == name
+            )
+            yield Reading("headrace_requests", {"app": name, "state": "waiting"}, pool.waiting)
+            yield Reading("headrace_requests", {"app": name, "state": "running"}, running)
+            yield Reading("headrace_runners", {"app": name, "state": "working"}, pool.fleet.working)
+            leaving = len(pool.fleet.runners) - pool.fleet.working
+            yield Reading("headrace_runners", {"app": name, "state": "leaving"}, leaving)
+
+    # --- stopping ---------------------------------------------------------------------------------------
+
+    async def finished(self, timeout_s: float, hurry: asyncio.Event) -> None:
+        """Wait until no request is alive, until told to hurry, or for `timeout_s` at most."""
+        deadline = monotonic() + timeout_s
+        while self._live and not hurry.is_set() and monotonic() < deadline:
+            await asyncio.sleep(0.05)
 
     def end_all(self) -> None:
         """End every request that is still alive, with `shutting_down`."""
-        for live in tuple(self._live):
+        for live in tuple(self._live.values()):
             live.cancel("shutting_down", "The server is stopping.")
+
+
+def _grace_of(route: Route, headers: Mapping[str, str]) -> float:
+    asked = headers.get(disconnect.HEADER)
+    if asked is None:
+        return disconnect.grace_of(route.app.on_disconnect)
+    try:
+        return disconnect.grace_of(asked)
+    except ValueError as error:
+        raise RequestError("bad_request", f"The header {disconnect.HEADER} is wrong: {error}.") from None

@@ -17,6 +17,7 @@ from headrace.core import frames
 from headrace.core.errors import FileFault, RequestError
 from headrace.core.frames import BadFrame, FrameReader, Kind
 from headrace.core.limits import Limits
+from headrace.core.replay import Overrun
 from headrace.core.spec import AppSpec
 from headrace.supervisor.streams import LiveRequest
 
@@ -48,6 +49,8 @@ class RunnerLink(asyncio.Protocol):
         self.ready: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self.on_released: Callable[[], None] = lambda: None  # a slot became free
+        self.last_words = LOST  # what the requests it holds are told when it is gone
+        self._was_heard = True
 
     @property
     def busy(self) -> int:
@@ -88,6 +91,15 @@ class RunnerLink(asyncio.Protocol):
         finally:
             self._checks.pop(stream, None)
 
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._send(Kind.PING, 0, b"")
+
+    def was_heard(self) -> bool:
+        """Whether anything came from the runner since this was asked last."""
+        was_heard, self._was_heard = self._was_heard, False
+        return was_heard
+
     def close(self) -> None:
         """Hang up; the runner takes EOF as the word to leave."""
         self._flush()
@@ -120,11 +132,15 @@ class RunnerLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each frame on; append each request's events as one batch, and wake its readers once."""
+        self._was_heard = True
         try:
-            messages = self._reader.feed(data)
-        except BadFrame as error:
-            self._broke(error)
-            return
+            self._take(self._reader.feed(data))
+        except (BadFrame, Overrun) as error:
+            # The peer runs a stranger's code: whatever it sends, only its own link suffers.
+            _log.error("a runner broke the rules of its link and is replaced: %s", error)
+            self.close()
+
+    def _take(self, messages: list[tuple[int, int, bytes]]) -> None:
         batches: dict[int, list[bytes]] = {}
         for kind, stream, payload in messages:
             if kind == _EVENT:
@@ -142,17 +158,11 @@ class RunnerLink(asyncio.Protocol):
                 live.replay.extend(texts)
                 live.wake_readers()
 
-    def _broke(self, error: Exception) -> None:
-        # The peer runs a stranger's code: whatever it sends, only its own link suffers.
-        _log.error("a runner broke the frame format and is replaced: %s", error)
-        self.close()
-
     def _on_frame(self, kind: int, stream: int, payload: bytes) -> None:
         try:
             told = _read(kind, payload)
-        except (BadFrame, ValueError, KeyError, TypeError, AttributeError) as error:
-            self._broke(error)
-            return
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadFrame(f"a frame of kind {kind} that cannot be read: {error!r}") from None
         match kind:
             case Kind.DONE | Kind.ERROR:
                 self._on_end(stream, told)
@@ -201,11 +211,11 @@ class RunnerLink(asyncio.Protocol):
         """The runner is gone: everything it held ends here, as its death notice."""
         for stream in tuple(self._streams):
             if live := self._release(stream):
-                live.fail(RequestError("runner_disconnected", LOST))
+                live.fail(RequestError("runner_disconnected", self.last_words))
         waiting: list[asyncio.Future[Any]] = [*self._checks.values(), self.hello, self.ready]
         for future in waiting:
             if not future.done():
-                future.set_exception(RequestError("runner_disconnected", LOST))
+                future.set_exception(RequestError("runner_disconnected", self.last_words))
                 future.exception()
         _resolve(self.closed, None)
 

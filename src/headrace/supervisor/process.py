@@ -1,4 +1,4 @@
-"""One runner's process: start it, relay what it prints, watch it, end it for good.
+"""One runner's process: start it, relay what it prints, end it for good.
 
 A runner gets a session (and so a process group) of its own, so that whatever its model starts ends with it, and
 the parent's environment less what is ours: `HEADRACE_*` and `FAL_KEY*`. It does not know what the runner says
@@ -16,19 +16,22 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from headrace.core.limits import Limits
+from headrace.supervisor import group
+from headrace.supervisor.devices import Devices
 from headrace.supervisor.link import RunnerLink
+from headrace.supervisor.output import Output
 
 _log = logging.getLogger(__name__)
-_output = logging.getLogger("headrace.output")
 
 #: Ours, not the model's.
 _WITHHELD_PREFIXES = ("HEADRACE_", "FAL_KEY")
 
 #: What a process cannot well do without, kept by `--clean-env`.
-_BASIC = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+_BASIC = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
+          "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Launcher:
     limits: Limits
     runner_env: tuple[str, ...] = ()  # variables that a runner gets in any case
     clean_env: bool = False
+    devices: Devices = field(default_factory=lambda: Devices(()))
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """Return what of the node's environment a runner may see: all but our settings and keys, or little."""
@@ -47,8 +51,11 @@ class Launcher:
             given = {name for name in ours if not name.startswith(_WITHHELD_PREFIXES)}
         return {name: ours[name] for name in (*given, *self.runner_env) if name in ours}
 
-    async def start(self, target: str) -> RunnerProcess:
-        """Start a runner for `target` (`FILE`, `FILE:Class` or `module:Class`). Raises `OSError`."""
+    async def start(self, target: str, further: Mapping[str, str] | None = None) -> RunnerProcess:
+        """Start a runner for `target` (`FILE`, `FILE:Class` or `module:Class`). Raises `OSError`.
+
+        `further` variables are added to its environment: those that show it its devices.
+        """
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -61,7 +68,7 @@ class Launcher:
                 stderr=asyncio.subprocess.PIPE,
                 limit=self.limits.output_line_bytes_max,
                 start_new_session=True,
-                env=self.environment(os.environ),
+                env={**self.environment(os.environ), **(further or {})},
             )
         except BaseException:
             ours.close()
@@ -71,7 +78,7 @@ class Launcher:
         link = RunnerLink(self.limits)
         ours.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
-        return RunnerProcess(process, link, target, self.limits)
+        return RunnerProcess(process, link, self.limits)
 
 
 def _told(limits: Limits) -> str:
@@ -82,17 +89,35 @@ def _told(limits: Limits) -> str:
 class RunnerProcess:
     """A child process that holds a user's app, and the link to it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: RunnerLink, label: str, limits: Limits) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, link: RunnerLink, limits: Limits) -> None:
         self.link = link
         self.pid = process.pid
-        self.label = label
+        self.output = Output(limits)
         self._process = process
         self._limits = limits
-        self._relays = [
-            asyncio.create_task(self._relay(stream), name=f"output of runner {process.pid}")
-            for stream in (process.stdout, process.stderr)
-            if stream is not None
-        ]
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                self.output.relay(stream, f"output of runner {process.pid}")
+        # Its end is the link's, even where a process that it forked still holds the socket open.
+        self._watch = asyncio.create_task(self._hang_up_when_gone(), name=f"watch of runner {process.pid}")
+
+    async def _hang_up_when_gone(self) -> None:
+        await self._process.wait()
+        # What it wrote before it died is still in the socket, and is read first.
+        await asyncio.sleep(self._limits.cut_delay_s)
+        self.link.close()
+
+    @property
+    def ending(self) -> str:
+        """How the process ended, in words."""
+        code = self._process.returncode
+        if code is None:
+            return "it still runs"
+        if code >= 0:
+            return f"it left with status {code}"
+        with contextlib.suppress(ValueError):
+            return f"it was ended by {signal.Signals(-code).name}"
+        return f"it was ended by signal {-code}"
 
     async def stop(self) -> None:
         """End the process and everything in its group: EOF, then TERM, then KILL, each with its grace."""
@@ -100,20 +125,20 @@ class RunnerProcess:
         grace_s = self._limits.kill_grace_s
         if not await self._is_gone_within(grace_s):
             self._signal(signal.SIGTERM)
-            if not await self._is_gone_within(grace_s):
-                self._signal(signal.SIGKILL)
-                await self._process.wait()
-        # The leader is gone; what it started may not be.
-        self._signal(signal.SIGKILL)
-        await self._end_relays()
+            await self._is_gone_within(grace_s)
+        await self.kill()
 
     async def kill(self) -> None:
-        """End the process and its group at once."""
+        """End the process and its group at once, and wait until all of it is gone."""
         self._signal(signal.SIGKILL)
         self.link.close()
         await self._process.wait()
+        # The leader is gone; what it started while it was killed may not be.
         self._signal(signal.SIGKILL)
-        await self._end_relays()
+        if not await group.gone(self.pid, self._limits.kill_grace_s):
+            _log.error("processes of runner %d do not end: %s", self.pid, group.members(self.pid))
+        self._watch.cancel()
+        await self.output.end()
 
     async def _is_gone_within(self, seconds: float) -> bool:
         try:
@@ -126,37 +151,3 @@ class RunnerProcess:
         # start_new_session made the child's pid its group's id. A group outlives its leader.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-
-    async def _end_relays(self) -> None:
-        _, late = await asyncio.wait(self._relays, timeout=1.0)
-        for relay in late:  # a grandchild that left the group still holds the pipe
-            relay.cancel()
-        await asyncio.gather(*self._relays, return_exceptions=True)
-
-    async def _relay(self, stream: asyncio.StreamReader) -> None:
-        """Log each line the runner prints. A line over the limit is cut there, and the rest dropped."""
-        while True:
-            try:
-                line = await stream.readuntil(b"\n")
-            except asyncio.IncompleteReadError as end:
-                if end.partial:
-                    self._log_line(end.partial)
-                return
-            except asyncio.LimitOverrunError:
-                line = await stream.readexactly(self._limits.output_line_bytes_max)
-                dropped = await self._skip_line(stream)
-                line += b" ... (%d bytes more)" % dropped
-            self._log_line(line)
-
-    async def _skip_line(self, stream: asyncio.StreamReader) -> int:
-        dropped = 0
-        while True:
-            try:
-                return dropped + len(await stream.readuntil(b"\n"))
-            except asyncio.IncompleteReadError as end:
-                return dropped + len(end.partial)
-            except asyncio.LimitOverrunError as overrun:
-                dropped += len(await stream.readexactly(overrun.consumed))
-
-    def _log_line(self, line: bytes) -> None:
-        _output.info("[%s] %s", self.label, line.decode("utf-8", "replace").rstrip())

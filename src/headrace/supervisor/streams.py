@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from math import inf
+from time import monotonic
 from typing import Protocol
 
 from headrace.core.errors import RequestError
+from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.replay import Replay
 from headrace.core.request import FINAL, Move, RequestId, State, after
@@ -29,36 +32,63 @@ class LiveRequest:
 
     The first reader attached with `paces=True` sets the pace: the runner may be at most a window of credit
     ahead of what that reader has taken (`took`). Without a pacing reader, credit is given back as events come.
+
+    `grace_s` is how long it goes on once its last reader has left (`core.disconnect`).
     """
 
     __slots__ = (
         "_credited",
+        "_grace",
         "_pacer",
         "_readers",
         "body",
         "error",
+        "grace_s",
         "headers",
         "id",
+        "left_at",
         "limits",
         "on_cancel",
         "on_credit",
         "on_final",
+        "opened_at",
+        "owner",
         "replay",
         "route",
+        "started_at",
         "state",
     )
 
     def __init__(
-        self, id_: RequestId, route: Route, body: bytes, *, headers: Mapping[str, str], limits: Limits
+        self,
+        id_: RequestId,
+        route: Route,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        limits: Limits,
+        grace_s: float = 0.0,
+        owner: KeyId | None = None,
     ) -> None:
         self.id = id_
         self.route = route
         self.body = body
         self.headers = headers
         self.limits = limits
+        self.grace_s = grace_s
+        self.owner = owner
+        # By time.monotonic(): when it came, when it got its slot, when its last reader left.
+        self.opened_at = monotonic()
+        self.started_at: float | None = None
+        self.left_at: float | None = None
+        self._grace: asyncio.TimerHandle | None = None
         self.state = State.QUEUED
         self.error: RequestError | None = None
-        self.replay = Replay(bytes_max=limits.replay_bytes_max, events_max=limits.replay_events_max)
+        self.replay = Replay(
+            bytes_max=limits.replay_bytes_max,
+            events_max=limits.replay_events_max,
+            ahead_max=limits.ahead_bytes_max,
+        )
         self._readers: list[Reader] = []
         self._pacer: Reader | None = None
         self._credited = 0  # of replay.cost: what the runner has been given back
@@ -72,25 +102,53 @@ class LiveRequest:
         """No more events will come for readers: it ended, or it is being cancelled."""
         return self.state in FINAL or self.state is State.CANCELLING
 
+    @property
+    def is_final(self) -> bool:
+        """Whether its runner is done with it, too."""
+        return self.state in FINAL
+
+    @property
+    def is_held_by_reader(self) -> bool:
+        """Whether the runner has used up its window, and waits for the pacing reader."""
+        return self.replay.cost - self._credited >= self.limits.window_bytes
+
     # --- readers ----------------------------------------------------------------------------------------
 
     def attach(self, reader: Reader, *, paces: bool = False) -> None:
         """Add a reader; it starts wherever in the log it likes."""
         self._readers.append(reader)
+        self.left_at = None
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
         if paces and self._pacer is None:
             self._pacer = reader
             self.replay.pace = 0
 
-    def detach(self, reader: Reader) -> None:
-        """Remove a reader. When the last one leaves an unfinished request, it is cancelled."""
+    def detach(
+        self, reader: Reader, reason: str = "client_disconnected", message: str = "Every reader left."
+    ) -> None:
+        """Remove a reader. When the last one leaves an unfinished request, its policy says what follows.
+
+        `reason` is the error type that it then ends with, if it is cancelled.
+        """
         if reader not in self._readers:
             return
         self._readers.remove(reader)
         if reader is self._pacer:
             self._pacer = None
             self.replay.pace = None
-        if not self._readers:
-            self.cancel("client_disconnected")
+        if not self._readers and not self.is_over:
+            self._go_on_unread(reason, message)
+
+    def _go_on_unread(self, reason: str, message: str) -> None:
+        self.left_at = monotonic()
+        if self.grace_s <= 0:
+            self.cancel(reason, message)
+            return
+        self._give_credit(self.replay.cost)  # nobody sets the pace any more
+        if self.grace_s < inf:
+            self._grace = asyncio.get_running_loop().call_later(self.grace_s, self.cancel, reason, message)
 
     def took(self, position: int, cost: int) -> None:
         """Tell how far the pacing reader is: everything before `position`, `cost` of it gone to the client."""
@@ -116,6 +174,7 @@ class LiveRequest:
 
     def start(self) -> None:
         """A slot was found."""
+        self.started_at = monotonic()
         self.state = after(self.state, Move.START)
         self.wake_readers()
 
@@ -153,6 +212,8 @@ class LiveRequest:
         self._tell_final()
 
     def _tell_final(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
         callbacks, self.on_final = self.on_final, []
         for callback in callbacks:
             callback(self)

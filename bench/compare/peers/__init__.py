@@ -1,0 +1,1 @@
+"""The model in each server, as that server's documentation writes a stream, with every default left alone."""
