@@ -37,7 +37,7 @@ Outgoing: TypeAlias = bytes | LargeMessage
 
 
 class Rotation:
-    """The large messages of one link. Each weighs at most `unfinished_bytes_max`, and so those begun do together."""
+    """The large messages of one link. Those begun weigh at most `unfinished_bytes_max` together, as must each."""
 
     def __init__(self, unfinished_bytes_max: int) -> None:
         #: The streams with a large message, and what stands behind it. Empty: every frame may leave at once.
@@ -48,15 +48,15 @@ class Rotation:
 
     def take(self, messages: Iterable[Outgoing]) -> list[bytes]:
         """Return the frames that may leave at once; keep large messages, and what must not overtake them."""
-        out = []
+        out: list[bytes] = []
         for message in messages:
-            is_large = isinstance(message, LargeMessage)
-            stream = message.stream if is_large else stream_of(message)
+            stream = message.stream if isinstance(message, LargeMessage) else stream_of(message)
             behind = self.streams.get(stream)
             if behind is not None:
                 behind.append(message)
-            elif is_large:
-                self._line_up(message)
+            elif isinstance(message, LargeMessage):
+                self.streams[stream] = deque()
+                self._waiting.append(message)
             else:
                 out.append(message)
         return out
@@ -68,7 +68,7 @@ class Rotation:
             message = self._waiting.popleft()
             self._room_bytes -= message.weight
             self._begun.append(message)
-        out = []
+        out: list[bytes] = []
         for _ in range(min(PIECES_PER_TURN, len(self._begun))):
             message = self._begun.popleft()
             out.append(message.frames.popleft())
@@ -76,13 +76,5 @@ class Rotation:
                 self._begun.append(message)
             else:
                 self._room_bytes += message.weight
-                out += self._follow(message.stream)
+                out += self.take(self.streams.pop(message.stream))
         return out
-
-    def _line_up(self, message: LargeMessage) -> None:
-        self.streams[message.stream] = deque()
-        self._waiting.append(message)
-
-    def _follow(self, stream: int) -> list[bytes]:
-        """Return the frames of a stream up to its next large message, which lines up."""
-        return self.take(self.streams.pop(stream))
