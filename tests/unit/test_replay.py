@@ -82,6 +82,24 @@ def test_a_log_that_nobody_paces_is_never_overrun():
     assert replay.since(replay.end - 1) == [b"x" * 5_000]
 
 
+def test_a_log_gives_up_what_was_taken_and_keeps_the_rest():
+    log = log_of(b"a", b"b", b"c", b"d")
+    log.pace = 2
+
+    assert log.drop_taken() == 2 * (1 + EVENT_OVERHEAD_BYTES)
+    assert (log.first, log.since(2)) == (2, [b"c", b"d"])
+    assert log.drop_taken() == 0
+
+
+def test_a_log_without_a_pacing_reader_gives_up_all_but_the_last():
+    log = log_of(b"a", b"b", b"c")
+
+    log.drop_taken()
+
+    assert (log.first, log.last, log.kept) == (2, b"c", 1 + EVENT_OVERHEAD_BYTES)
+    assert log_of().drop_taken() == 0
+
+
 def test_a_log_that_forgot_holds_nothing_and_goes_on_counting():
     replay = log_of(b"a", b"b")
 

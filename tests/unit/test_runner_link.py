@@ -11,7 +11,7 @@ from headrace.core.frames import MORE, FrameReader, Kind, encode
 from headrace.core.limits import Limits
 from headrace.runner.serve import Runner
 
-LIMITS = Limits(message_bytes_max=100_000)
+LIMITS = Limits(body_bytes_max=50_000, result_bytes_max=50_000, event_bytes_max=50_000, message_bytes_max=120_000)
 
 #: What a runner with no app answers to anything at all.
 ANSWERS = {Kind.CHECKED, Kind.ERROR, Kind.PONG}

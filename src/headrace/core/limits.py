@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headrace.core.frames import weight_of
+
 #: What one event costs beyond its text, in bytes: a Python bytes object, its place in a list, its framing.
 #: Counting it keeps a million two-byte events from passing as two megabytes.
 EVENT_OVERHEAD_BYTES = 64
@@ -76,6 +78,9 @@ class Limits:
     #: The replay log of one request: bytes (by `cost_of`) and events; the last event is always kept.
     replay_bytes_max: int = 1024 * 1024
     replay_events_max: int = 16_384
+    #: Bytes of events (by `cost_of`) that all logs of a node may keep for readers who come later. Beyond it those of
+    #: the oldest requests give up what their readers have taken.
+    replays_bytes_max: int = 256 * 1024 * 1024
     #: Bytes of events (by `cost_of`) that all requests of a node may hold in memory: 1,000 readers that stopped at
     #: 1 MiB each. Beyond it no request is taken, and the largest hoards are ended until there is room.
     events_bytes_max: int = 1024 * 1024 * 1024
@@ -127,7 +132,7 @@ class Limits:
     def __post_init__(self) -> None:
         """Raise `ValueError` where one bound does not leave room for another."""
         largest = max(self.body_bytes_max, self.result_bytes_max, self.event_bytes_max)
-        needed = largest + largest // 64 + self.frame_bytes_max
+        needed = weight_of(largest + self.headers_bytes_max, self.frame_bytes_max)
         if self.message_bytes_max < needed:
             raise ValueError(f"message_bytes_max: a body or a result must fit; set at least {needed}")
 

@@ -59,6 +59,16 @@ class Replay:
             raise LookupError(f"events before {self.first} are no longer here; {position} was asked for")
         return self._texts[position - self.first :]
 
+    def drop_taken(self) -> int:
+        """Drop what the pacing reader has taken, or with none, all but the last; return the bytes that frees."""
+        end = self.end - 1 if self.pace is None else min(self.pace, self.end - 1)
+        dropped = max(0, end - self.first)
+        freed = cost_of(self._texts[:dropped])
+        del self._texts[:dropped]
+        self.first += dropped
+        self.kept -= freed
+        return freed
+
     def forget(self) -> None:
         """Drop everything, to free memory. Whoever still reads finds a gap, of which the ending must tell."""
         self.first = self.end

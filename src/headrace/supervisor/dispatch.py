@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Final
 
@@ -134,8 +134,18 @@ class Dispatcher:
             await asyncio.sleep(LOOK_AT_MEMORY_EVERY_S)
             self._shed()
 
+    def _free_taken(self, live: Sequence[LiveRequest]) -> None:
+        """Have the oldest requests give up what their readers have taken, while all logs keep too much."""
+        excess = sum(one.replay.kept for one in live) - self._limits.replays_bytes_max
+        for one in live:
+            if excess <= 0:
+                return
+            excess -= one.replay.drop_taken()
+
     def _shed(self) -> None:
+        """End the largest hoards, while readers who do not read hold more than there is memory."""
         live = tuple(self._live.values())
+        self._free_taken(live)
         kept = [one.replay.kept for one in live]
         self._held_bytes = sum(kept)
         chosen = to_shed(kept, self._limits.events_bytes_max)

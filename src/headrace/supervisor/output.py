@@ -20,6 +20,9 @@ _output = logging.getLogger("headrace.output")
 #: Lines kept of each runner: a traceback with its head.
 LAST_LINES: Final = 30
 
+#: How the story of a crash begins (CPython's faulthandler).
+_CRASH: Final = "Fatal Python error:"
+
 
 class Output:
     """The two outputs of one runner."""
@@ -29,6 +32,7 @@ class Output:
         self.label = "runner"  # the app's name, once it is known
         self.on_dropped: Callable[[int], None] = lambda _: None  # told how many bytes
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._is_crash = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def relay(self, stream: asyncio.StreamReader, name: str) -> None:
@@ -45,8 +49,16 @@ class Output:
     def log(self, line: bytes) -> None:
         """Log one line."""
         text = line.decode("utf-8", "replace").rstrip()
-        self.last_lines.append(text)
+        self._remember(text)
         _output.info("[%s] %s", self.label, text)
+
+    def _remember(self, text: str) -> None:
+        # A crash in native code names itself and the thread at fault first, and then every other thread.
+        self._is_crash |= text.startswith(_CRASH)
+        if text.startswith(_CRASH):
+            self.last_lines.clear()
+        if not self._is_crash or len(self.last_lines) < LAST_LINES:
+            self.last_lines.append(text)
 
     def tell_dropped(self, count: int) -> None:
         """Log that a runner printed more than is taken."""
