@@ -16,7 +16,7 @@ UNREACHABLE := { echo "make: the packages could not be installed (see above). Is
 	echo "make: once it is, run the same command again." >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench compare dist lock clean
+.PHONY: help demo test fault promises check format bench compare dist lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,12 @@ demo: $(READY) ## A real model in this terminal (ARGS=--once ends after one stre
 
 test: check ## Check the code, then run every test (ARGS goes to pytest)
 	$(BIN)/python -m pytest $(ARGS)
+
+fault: $(READY) ## Break everything as often as the promises ask; takes hours (ARGS goes to pytest)
+	$(BIN)/python -m pytest tests/fault --full $(ARGS)
+
+promises: $(READY) ## What holds when something breaks, and which tests have shown it
+	@$(BIN)/python -m tests.support.promises
 
 check: $(READY) ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .

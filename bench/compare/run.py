@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         environment.set_up(servers.ENVIRONMENT, LOCK)
 
     plain = {_title(server): _column(server, "sync", ROWS) for server in chosen}
-    print(table(plain))
+    print(table(plain), flush=True)
     if options.quick:
         return
     asynchronous = {_title(server): _column(server, "async", ROWS) for server in chosen}

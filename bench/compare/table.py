@@ -38,36 +38,33 @@ def phrase(outcome: Outcome) -> str:
 
 
 def _raised(seen: Raised) -> str:
-    if seen.status != 200:
-        return f"status {seen.status}, {seen.events} items"
     items = f"{seen.events} items"
+    if seen.status != 200:
+        return f"status {seen.status}, {items}"
     if seen.error:
         end = {CUT: "then a cut", OPEN: "but the stream stays open"}.get(seen.ending, "then a clean end")
         return f"{items}, an `error` event (`{seen.error}`), {end}"
     if seen.ending == CUT:
-        return f"{items}, then a cut: the client knows that it failed, not why"
+        return f"{items}, then a cut: it knows that it failed, not why"
     if seen.ending == OPEN:
         return f"{items}, then the stream hangs"
-    return f"a clean 200 with {items}: the client is never told"
+    return f"a clean 200 with {items}: the error is never told"
 
 
 def _left(seen: Left) -> str:
-    if seen.made >= seen.items:
-        made = f"all {seen.items} are made"
-    else:
-        made = f"stops at {seen.made}"
+    made = f"all {seen.items} are made" if seen.made >= seen.items else f"stops at {seen.made}"
     waits = "the next is never answered" if seen.next_s is None else f"the next waits {_seconds(seen.next_s)}"
-    closed = "; the generator's `finally:` never runs" if seen.closed_s is None else ""
+    closed = "; the generator is never closed" if seen.closed_s is None else ""
     return f"{made}, {waits}{closed}"
 
 
 def _flooded(seen: Flooded) -> str:
     grown = f"{max(0, seen.grown_bytes) / 1e6:+.0f} MB"
     if seen.made >= seen.items:
-        return f"{grown}: all {seen.items:,} items are made, in {seen.seconds:.0f} s"
+        return f"{grown}: all {seen.items:,} items are made"
     if seen.is_paused:
-        return f"{grown}: the model is paused after {seen.made:,} items"
-    return f"{grown} in {seen.seconds:.0f} s and going on: {seen.made:,} items made"
+        return f"{grown}: paused after {seen.made:,} of {seen.items:,} items"
+    return f"{grown} in {seen.seconds:.0f} s and going on, {seen.made:,} items made"
 
 
 def _killed(seen: Killed) -> str:
@@ -76,30 +73,30 @@ def _killed(seen: Killed) -> str:
 
 def _told(seen: Killed) -> str:
     if seen.told_s is None:
-        return f"the stream hangs, {RECOVERY_S:.0f} s and longer"
-    how = f"`error` event (`{seen.error}`) and a cut" if seen.error else "a cut"
+        return f"hangs {RECOVERY_S:.0f} s and longer"
+    how = f"`error` event (`{seen.error}`), cut" if seen.error else "cut"
     return f"{how} after {_seconds(seen.told_s)}"
 
 
 def _other(seen: Killed) -> str:
     if seen.other_ending == OPEN:
-        return "another client's hangs as well"
+        return "another client hangs too"
     if seen.other_ending == CUT or seen.other_events < 3:
-        return "another client's is cut as well"
+        return "another client is cut too"
     return "another client is served"
 
 
 def _next(seen: Killed) -> str:
     if seen.answers_s is not None:
-        return f"a new request is answered after {_seconds(seen.answers_s)}"
+        return f"new requests are answered after {_seconds(seen.answers_s)}"
     if seen.is_server and seen.has_left:
-        return "no new request is answered: that process was the server"
-    return f"no new request is answered within {RECOVERY_S:.0f} s"
+        return "no request is answered again: that process was the server"
+    return f"no new request is answered in {RECOVERY_S:.0f} s"
 
 
 def _health(seen: Killed) -> str:
     if seen.health_down_s is None:
-        return "health is down for good"
+        return "health is down"
     if seen.health_down_s == 0:
         return "health stays up"
     return f"health is down for {_seconds(seen.health_down_s)}"

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
-FAULT = Path(__file__).parents[1] / "fault"
-LEDGER = FAULT / "ledger.json"
+ROOT = Path(__file__).parents[2]
+TABLE = ROOT / "tests/fault/promises.toml"
+#: Where full runs are entered, below the root of the run.
+LEDGER = Path("tests/fault/ledger.json")
 #: Where in pytest's cache the outcomes of ordinary runs lie, by test.
 SMOKE = "headrace/promises"
 
@@ -60,15 +62,15 @@ class LastRun:
 
 def promises() -> dict[str, Promise]:
     """Every promise there is, by its row."""
-    rows = tomllib.loads((FAULT / "promises.toml").read_text())
+    rows = tomllib.loads(TABLE.read_text())
     return {row: Promise(row, **fields) for row, fields in rows.items()}
 
 
-def ledger() -> dict[str, LastRun]:
+def last_runs(root: Path) -> dict[str, LastRun]:
     """The last full run of each row that had one."""
-    if not LEDGER.exists():
+    if not (root / LEDGER).exists():
         return {}
-    return {row: LastRun(**fields) for row, fields in json.loads(LEDGER.read_text()).items()}
+    return {row: LastRun(**fields) for row, fields in json.loads((root / LEDGER).read_text()).items()}
 
 
 def claims_of(items: Sequence[pytest.Item]) -> list[Claim]:
@@ -82,7 +84,7 @@ def claims_of(items: Sequence[pytest.Item]) -> list[Claim]:
         f"{claim.test} claims the promise {row!r}" for claim in claims for row in claim.rows if row not in known
     ]
     if unknown:
-        raise pytest.UsageError(*unknown, f"there is no such row in {FAULT.name}/promises.toml")
+        raise pytest.UsageError(*unknown, f"there is no such row in {TABLE.relative_to(ROOT)}")
     return [claim for claim in claims if claim.rows]
 
 
@@ -126,9 +128,7 @@ def full_of(promise: Promise, claims: Sequence[Claim], last: LastRun | None) -> 
     return f"{last.count} of {promise.full} on {last.date}, {'passed' if last.passed else 'FAILED'}{which}"
 
 
-def render(
-    claims: Sequence[Claim], smoke: Mapping[str, Mapping[str, str]], last_runs: Mapping[str, LastRun]
-) -> str:
+def render(claims: Sequence[Claim], smoke: Mapping[str, Mapping[str, str]], full: Mapping[str, LastRun]) -> str:
     """The table, one line a promise."""
     lines = [("row", "promise", "tests", "smoke", "last full run")]
     held = 0
@@ -136,7 +136,7 @@ def render(
         its = [claim for claim in claims if promise.row in claim.rows]
         held += bool(its)
         found = (
-            (str(len(its)), smoke_of(its, smoke), full_of(promise, its, last_runs.get(promise.row)))
+            (str(len(its)), smoke_of(its, smoke), full_of(promise, its, full.get(promise.row)))
             if its
             else ("no test", "", "")
         )
@@ -155,4 +155,4 @@ def columns(lines: Sequence[Sequence[str]]) -> str:
 
 if __name__ == "__main__":
     found = collected()
-    print(render(found.claims, found.smoke, ledger()))
+    print(render(found.claims, found.smoke, last_runs(ROOT)))

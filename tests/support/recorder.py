@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.promises import LEDGER, SMOKE, Claim, LastRun, claims_of, columns, ledger, promises
+from tests.support.promises import LEDGER, SMOKE, Claim, LastRun, claims_of, columns, last_runs, promises
 
 #: Days for which an outcome that nobody renews is remembered.
 REMEMBERED_DAYS = 30
@@ -110,9 +110,10 @@ class Recorder:
             return
         today = datetime.date.today()
         if self.is_full:
-            runs = {**ledger(), **self._last_runs(today.isoformat())}
+            root = self.config.rootpath
+            runs = {**last_runs(root), **self._last_runs(today.isoformat())}
             rows = {row: dataclasses.asdict(runs[row]) for row in promises() if row in runs}
-            LEDGER.write_text(json.dumps(rows, indent=1) + "\n")
+            (root / LEDGER).write_text(json.dumps(rows, indent=1) + "\n")
         elif cache := getattr(self.config, "cache", None):
             since = (today - datetime.timedelta(days=REMEMBERED_DAYS)).isoformat()
             known = {test: seen for test, seen in cache.get(SMOKE, {}).items() if seen["date"] >= since}

@@ -78,7 +78,7 @@ class Limits:
     #: The replay log of one request: bytes (by `cost_of`) and events; the last event is always kept.
     replay_bytes_max: int = 1024 * 1024
     replay_events_max: int = 16_384
-    #: Bytes of events (by `cost_of`) that all logs of a node may keep for readers who come later. Beyond it those of
+    #: Bytes of events (by `cost_of`) that all logs of a node may keep for late readers. Beyond it those of
     #: the oldest requests give up what their readers have taken.
     replays_bytes_max: int = 256 * 1024 * 1024
     #: Bytes of events (by `cost_of`) that all requests of a node may hold in memory: 1,000 readers that stopped at

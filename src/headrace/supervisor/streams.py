@@ -231,6 +231,11 @@ class EndWaiter:
         if self._live.is_over and not self._over.done():
             self._over.set_result(None)
 
+    def give_up(self, error: Exception) -> None:
+        """Wait no more, since nobody would read the answer: `wait` raises `error`, unless it is over already."""
+        if not self._over.done():
+            self._over.set_exception(error)
+
     async def wait(self) -> bytes:
         """Return the result's JSON text, or raise the `RequestError` that ended the request."""
         self.wake()
