@@ -99,7 +99,7 @@ class Gateway:
             call = self._proxied(call)
             path = call.path
         else:
-            call = replace(call, owner=self._door.authenticator.authenticate(call.headers))
+            call.owner = self._door.authenticator.authenticate(call.headers)
         if path == "/v1/apps":
             _tell(call, 200, ops.apps(self._catalog))
         elif path == "/metrics":

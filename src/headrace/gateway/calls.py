@@ -16,9 +16,9 @@ from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One HTTP request, with the id of the request it may become."""
+    """One HTTP request, with the id of the request it may become. Its owner is known once the door let it in."""
 
     id: RequestId
     headers: dict[str, str]  # lower-case names; of a repeated header, the last
@@ -26,7 +26,7 @@ class Call:
     receive: Receive
     path: str  # percent-decoded, without the query; of a proxied call, its target's
     extra: Headers  # what every answer to this call carries beside its own headers
-    owner: KeyId | None = None  # whose key it came with, once that is known
+    owner: KeyId | None = None  # whose key it came with
 
     @property
     def method(self) -> str:
