@@ -50,7 +50,8 @@ class Left:
     read: int  # when the reader left
     made: int  # in the end
     next_s: float | None  # until the next request had its first event; None when it never had
-    closed_s: float | None  # until the generator was over, its `finally:` run; None when it never was
+    closed_s: float | None  # until the generator was over, its `finally:` run; None when it was not
+    watched_s: float  # from the leaving
 
 
 def reader_leaves(one: Running) -> Left:
@@ -70,7 +71,7 @@ def reader_leaves(one: Running) -> Left:
     _wait(lambda: model.read(notes).ended_ns, left_at + 1.5 * work_left_s)
     seen = model.read(notes)
     closed_s = seen.ended_ns / 1e9 - left_at if seen.ended_ns else None
-    return Left(LEFT_ITEMS, read, seen.made, next_s, closed_s)
+    return Left(LEFT_ITEMS, read, seen.made, next_s, closed_s, time.monotonic() - left_at)
 
 
 #: A model makes up to 300 MB, 1,000 bytes an item, as fast as it may, for a reader that takes nothing.

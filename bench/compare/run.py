@@ -1,6 +1,6 @@
 """`make compare`: breaks four servers in the same four ways, and prints what their clients see as a Markdown table.
 
-    python bench/compare/run.py                     everything, some six minutes
+    python bench/compare/run.py                     everything, some five minutes
     python bench/compare/run.py --write PAGE        and write the reference page
     python bench/compare/run.py --only headrace --quick
 
@@ -29,12 +29,15 @@ BEHAVIOURS: Mapping[str, Callable[[Running], Outcome]] = {
     "stalls": behaviours.reader_stalls,
     "killed": behaviours.model_is_killed,
 }
-#: Settings beside the defaults that change an outcome, and the rows that they are for.
-OTHERS = {
-    servers.LITSERVE_RESTARTING: ("killed",),
-    servers.FASTAPI_WORKERS: ("killed",),
-    servers.FASTAPI_EVENTS: tuple(ROWS),
-}
+#: The model's generators, in words.
+COLOURS = {"sync": "plain generator", "async": "async generator"}
+#: What bears on an outcome beside the defaults: the server, the generator, and the rows it is measured for.
+OTHERS = (
+    (servers.LITSERVE_RESTARTING, "sync", ("killed",)),
+    (servers.FASTAPI_WORKERS, "sync", ("killed",)),
+    (servers.FASTAPI_EVENTS, "sync", tuple(ROWS)),
+    (servers.FASTAPI_EVENTS, "async", ("raises", "leaves")),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     asynchronous = {_title(server): _column(server, "async", ROWS) for server in chosen}
     others = {
-        server.name: _column(server, "sync", names)
-        for server, names in OTHERS.items()
+        f"{server.name}, {COLOURS[colour]}": _column(server, colour, names)
+        for server, colour, names in OTHERS
         if server.key in options.only
     }
     if options.write:

@@ -54,7 +54,9 @@ def _raised(seen: Raised) -> str:
 def _left(seen: Left) -> str:
     made = f"all {seen.items} are made" if seen.made >= seen.items else f"stops at {seen.made}"
     waits = "the next is never answered" if seen.next_s is None else f"the next waits {_seconds(seen.next_s)}"
-    closed = "; the generator is never closed" if seen.closed_s is None else ""
+    closed = (
+        "" if seen.closed_s is not None else f"; the model's `finally:` has not run {seen.watched_s:.0f} s later"
+    )
     return f"{made}, {waits}{closed}"
 
 
@@ -103,7 +105,9 @@ def _health(seen: Killed) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
+    if value < 0.001:
+        return "under 1 ms"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
 def table(columns: Mapping[str, Column]) -> str:

@@ -35,7 +35,7 @@ def test_each_mishap_is_done_to_a_server_of_ours_and_told_in_its_row() -> None:
     assert head.startswith("|  | Headrace ")
     assert "3 items, an `error` event (`runner_server_error`), then a cut" in raises
     assert "all 150" not in leaves
-    assert "never" not in leaves
+    assert "finally" not in leaves
     assert "paused after" in stalls
     assert "`error` event (`runner_disconnected`)" in killed
     assert "another client is served" in killed
@@ -74,15 +74,18 @@ KILLED = Killed(False, False, 9, CUT, None, 0.01, 3, WHOLE, 0.5, 0.0)
         (Raised(200, 3, CUT, None), "3 items, then a cut: it knows that it failed, not why"),
         (Raised(200, 3, OPEN, None), "3 items, then the stream hangs"),
         (Raised(500, 0, WHOLE, None), "status 500, 0 items"),
-        (Left(150, 5, 150, 3.02, 3.01), "all 150 are made, the next waits 3.0 s"),
-        (Left(150, 5, 6, 0.02, None), "stops at 6, the next waits 0.02 s; the generator is never closed"),
-        (Left(150, 5, 6, None, 0.02), "stops at 6, the next is never answered"),
+        (Left(150, 5, 150, 3.02, 3.01, 3.02), "all 150 are made, the next waits 3.0 s"),
+        (
+            Left(150, 5, 6, 0.0004, None, 4.35),
+            "stops at 6, the next waits under 1 ms; the model's `finally:` has not run 4 s later",
+        ),
+        (Left(150, 5, 6, None, 0.02, 10.0), "stops at 6, the next is never answered"),
         (Flooded(300_000, 300_000, 458_271_744, 23.5, False), "+458 MB: all 300,000 items are made"),
         (Flooded(300_000, 559, -8, 3.1, True), "+0 MB: paused after 559 of 300,000 items"),
         (Flooded(300_000, 90_000, 95_000_000, 60, False), "+95 MB in 60 s and going on, 90,000 items made"),
         (
             KILLED,
-            "cut after 0.01 s; another client is served; new requests are answered after 0.50 s; health stays up",
+            "cut after 10 ms; another client is served; new requests are answered after 500 ms; health stays up",
         ),
         (
             Killed(False, False, 9, OPEN, None, None, 0, OPEN, None, None),

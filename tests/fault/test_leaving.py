@@ -1,8 +1,6 @@
 """Readers who leave. Their model is told and stops, their slot is free, and nobody else notices."""
 
 import itertools
-import os
-import re
 import time
 
 import pytest
@@ -10,10 +8,9 @@ import pytest
 from tests.support.bystander import bystander
 from tests.support.leaving import MODELS, WAYS, is_idle, metric, noted, notes_of, waiting
 from tests.support.recorder import spread_ms
-from tests.support.server import RawStream, data_events, eventually, processes, running_server
+from tests.support.server import RawStream, eventually, running_server
 
 APP, SLOTS = "test/leaving", 4
-BYSTANDER = "/test/leaving/stream"
 
 names = (f"leaver-{number}" for number in itertools.count())
 
@@ -24,19 +21,13 @@ def server():
         yield server
 
 
-@pytest.fixture(scope="module")
-def stern(recorder):
-    """A server that gives up a runner soon; in a full run, after the time that is promised."""
-    soon = {"cancel_grace_s": 2, "kill_grace_s": 1}
-    with running_server(f"{MODELS}:Leaving", limits=None if recorder.is_full else soon) as server:
-        yield server
-
-
 def takes_as_many_as_before(server) -> bool:
     """Whether every slot takes a request, all at once."""
     eventually(lambda: is_idle(server, APP), "no slot is held")
     streams = [server.open("/test/leaving/thinks/stream", {"name": f"slot-{next(names)}"}) for _ in range(SLOTS)]
-    eventually(lambda: metric(server, "headrace_requests", app=APP, state="running") == SLOTS, "all slots are taken")
+    eventually(
+        lambda: metric(server, "headrace_requests", app=APP, state="running") == SLOTS, "all slots are taken"
+    )
     for stream in streams:
         stream.close()
     eventually(lambda: is_idle(server, APP), "they are free again")
@@ -60,7 +51,7 @@ def test_a_reader_that_leaves_an_async_generator_closes_it_and_frees_its_slot(se
     worked_before_s = metric(server, "headrace_work_after_leave_seconds_total", app=APP)
     times_s = []
 
-    with bystander(server, path=BYSTANDER) as other:
+    with bystander(server, path="/test/leaving/stream", ticks=20) as other:
         for turn in range(turns):
             name = next(names)
             stream = server.open("/test/leaving/stream", {"n": 10_000, "pause": 0.02, "name": name})
@@ -85,7 +76,7 @@ def test_a_reader_that_leaves_an_async_generator_closes_it_and_frees_its_slot(se
 def test_a_reader_that_leaves_a_sync_function_ends_it_at_its_next_event(server, path, full, count, figures):
     times_s = []
 
-    with bystander(server, path=BYSTANDER) as other:
+    with bystander(server, path="/test/leaving/stream", ticks=20) as other:
         for turn in range(count(smoke=10, full=full)):
             name = next(names)
             stream = server.open(f"/test/leaving/{path}/stream", {"n": 10_000, "pause": 0.02, "name": name})
@@ -102,7 +93,7 @@ def test_a_reader_that_leaves_a_sync_function_ends_it_at_its_next_event(server, 
 @pytest.mark.promise("S1", "S2")
 @pytest.mark.parametrize("path", ["/test/leaving/stream", "/test/leaving/sync/stream"])
 def test_a_reader_that_leaves_without_having_read_closes_a_generator_that_waits_for_it(server, path, count):
-    with bystander(server, path=BYSTANDER):
+    with bystander(server, path="/test/leaving/stream", ticks=20):
         for _ in range(count(smoke=1, full=10)):
             name = next(names)
             stream = server.open(path, {"n": 1_000_000, "pad": 10_000, "name": name})
@@ -119,111 +110,6 @@ def held_bytes(server) -> float:
     return metric(server, "headrace_held_bytes", kind="events")
 
 
-# --- from what does not look up -----------------------------------------------------------------------------------
-
-
-@pytest.mark.promise("S2")
-@pytest.mark.parametrize("kind", ["generator", "function"])
-def test_a_busy_loop_is_interrupted_in_its_own_thread_alone(stern, kind, count, figures):
-    stern.post("/test/leaving/tasks")  # a runner is there
-    runners = ready_runners(stern)
-    times_s = []
-
-    with bystander(stern, path="/test/leaving/sync/stream") as other:
-        for _ in range(count(smoke=1, full=10)):
-            name = next(names)
-            path = "/test/leaving/busy/stream" if kind == "generator" else "/test/leaving/busy-function"
-            stream = stern.open(path, {"name": name})
-            started_at = noted(stern, "start", name)
-            left_at = time.monotonic()
-            stream.close()
-            times_s.append(noted(stern, "finally", name) - left_at)
-
-            assert started_at < left_at
-
-    assert ready_runners(stern) == runners
-    figures("S2", target="interrupted after 1 s, before its runner is given up (5 s)", **spread_ms(times_s),
-            others_gap_ms=other.gap_ms)  # fmt: skip
-
-
-@pytest.mark.promise("S2")
-@pytest.mark.parametrize("path", ["asleep", "in-c"])
-def test_a_call_that_never_returns_costs_its_runner_the_job_and_nobody_their_stream(stern, path, count, figures):
-    grace_s = 2 if not is_default(stern) else 5
-    times_s = []
-
-    with bystander(stern, path=BYSTANDER) as other:
-        for _ in range(count(smoke=1, full=5)):
-            name = next(names)
-            pids = ready_runners(stern)
-            stuck = stern.open(f"/test/leaving/{path}/stream", {"name": name})
-            stuck.read_until(b'"pid"')
-            runner = data_events(stuck.body)[0]["pid"]
-            n = int((grace_s + 3) / 0.1)
-            companion = stern.open("/test/leaving/sync/stream", {"n": n, "pause": 0.1, "name": next(names)})
-            companion.read_until(b"data: ")
-            left_at = time.monotonic()
-            stuck.close()
-
-            eventually(lambda: ready_runners(stern) != pids, "a replacement is ready")
-            times_s.append(time.monotonic() - left_at)
-            assert times_s[-1] >= grace_s
-            assert runner in group_leaders()  # the companion is still served
-            companion.read_until(b"\r\n0\r\n\r\n")
-            assert data_events(companion.body) == [*({"i": i} for i in range(n)), {"total": n}]
-            companion.close()
-            eventually(lambda: runner not in process_groups(), "the retired runner is gone, and its group")
-            assert "finally" not in notes_of(stern, name)
-            assert notes_of(stern, name).get("child") not in {pid for pid, _, _ in processes()}
-
-    assert takes_as_many_as_before(stern)
-    figures("S2", target="a new runner within 6 s", **spread_ms(times_s), others_gap_ms=other.gap_ms)
-
-
-@pytest.mark.promise("S2")
-def test_a_call_that_holds_the_interpreter_is_given_up_and_the_others_go_on_when_it_returns(stern, count, figures):
-    grace_s = 2 if not is_default(stern) else 5
-    times_s = []
-
-    for _ in range(count(smoke=1, full=3)):
-        pids = ready_runners(stern)
-        companion = stern.open("/test/leaving/stream", {"n": 30, "pause": 0.05})
-        companion.read_until(b"data: ")
-        stuck = stern.open("/test/leaving/in-c-with-the-lock/stream", {"pause": grace_s + 2, "name": next(names)})
-        stuck.read_until(b'"pid"')
-        runner = data_events(stuck.body)[0]["pid"]
-        left_at = time.monotonic()
-        stuck.close()
-
-        eventually(lambda: ready_runners(stern) != pids, "a replacement is ready")
-        times_s.append(time.monotonic() - left_at)
-        with bystander(stern, path=BYSTANDER, ticks=5):  # the new one serves while the old one is held up
-            pass
-        companion.read_until(b"\r\n0\r\n\r\n")
-        assert data_events(companion.body) == [*({"i": i} for i in range(30)), {"total": 30}]
-        companion.close()
-        eventually(lambda: runner not in process_groups(), "the retired runner is gone, and its group")
-
-    figures("S2", target="a new runner within 6 s", **spread_ms(times_s))
-
-
-def is_default(server) -> bool:
-    return not (server.folder / "headrace.toml").exists()
-
-
-def ready_runners(server) -> list[int]:
-    """Every runner that ever was ready, in order."""
-    return [int(pid) for pid in re.findall(r"is ready \(runner (\d+)\)", server.log)]
-
-
-def process_groups() -> set[int]:
-    return {group for _, _, group in processes()}
-
-
-def group_leaders() -> set[int]:
-    return {pid for pid, _, group in processes() if pid == group}
-
-
 # --- before anything came -----------------------------------------------------------------------------------------
 
 
@@ -233,7 +119,7 @@ def test_a_reader_that_leaves_before_the_first_event_stops_the_thinking(server, 
     times_s = []
     is_slow = "steps" in path  # it never looks up, so it is interrupted after a second
 
-    with bystander(server, path=BYSTANDER) as other:
+    with bystander(server, path="/test/leaving/stream", ticks=20) as other:
         for turn in range(count(smoke=1, full=5) if is_slow else count(smoke=10, full=100)):
             name = next(names)
             stream = server.open(f"/test/leaving{path}", {"name": name})
@@ -252,7 +138,7 @@ def test_a_reader_that_leaves_while_it_waits_for_a_slot_is_never_served(server, 
     left = []
     ahead = count(smoke=5, full=20)
 
-    with bystander(server, path=BYSTANDER):
+    with bystander(server, path="/test/leaving/stream", ticks=20):
         for turn in range(count(smoke=2, full=5)):
             holder = held_slot(server)
             waiters = [(name, server.open(f"/test/one-slot{view}", {"name": name})) for name in take(ahead)]
@@ -273,7 +159,7 @@ def test_a_reader_that_leaves_while_it_waits_for_a_slot_is_never_served(server, 
 def test_a_reader_that_leaves_as_its_slot_becomes_free_is_not_served_either(server, count, figures):
     left = []
 
-    with bystander(server, path=BYSTANDER):
+    with bystander(server, path="/test/leaving/stream", ticks=20):
         for turn in range(count(smoke=10, full=100)):
             holder, name = held_slot(server), next(names)
             waiter = server.open("/test/one-slot/stream", {"name": name})
@@ -294,7 +180,7 @@ def test_a_reader_that_leaves_as_its_slot_becomes_free_is_not_served_either(serv
 def test_a_reader_that_leaves_in_the_midst_of_its_body_begins_nothing(server, path, way, count):
     left = []
 
-    with bystander(server, path=BYSTANDER):
+    with bystander(server, path="/test/leaving/stream", ticks=20):
         for turn in range(count(smoke=10, full=100)):
             name = next(names)
             body = b'{"name": "%s", "n": 1}' % name.encode()

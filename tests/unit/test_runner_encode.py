@@ -6,6 +6,7 @@ import enum
 import json
 import uuid
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,13 @@ class Step(BaseModel):
 
 class Anything(BaseModel):
     value: object = None
+
+
+class Constants(BaseModel, ser_json_inf_nan="constants"):
+    """It asks for NaN and Infinity, which are no JSON."""
+
+    value: float
+    said: str = "NaN"
 
 
 class Spiteful(BaseModel):
@@ -74,6 +82,11 @@ class Matrix:
         ({"t": 'h\u00e9 "\u2028" \U0001f600'}, rb'{"t":"h\u00e9 \"\u2028\" \ud83d\ude00"}'),
         ({"\u00fc": "\x7f\n"}, b'{"\\u00fc":"\x7f\\n"}'),
         (Anything(value="\u00e9"), rb'{"value":"\u00e9"}'),
+        (Anything(value=Matrix()), b'{"value":[1,2]}'),
+        (Constants(value=float("nan")), b'{"value":null,"said":"NaN"}'),
+        ({"n": Constants(value=-float("inf"))}, b'{"n":{"value":null,"said":"NaN"}}'),
+        ({"t": "Infinity"}, b'{"t":"Infinity"}'),
+        ({"a": orjson.Fragment(b'{\r\n  "b": 1\n}')}, b'{"a":{  "b": 1}}'),
     ],
 )
 def test_an_item_is_one_json_object_in_ascii(item, expected):
@@ -107,6 +120,13 @@ def cyclic_dict() -> dict[str, object]:
     return cycle
 
 
+def deep_list() -> list[object]:
+    deep: list[object] = []
+    for _ in range(10_000):
+        deep = [deep]
+    return deep
+
+
 def cyclic_model() -> Anything:
     model = Anything()
     model.value = model
@@ -134,6 +154,10 @@ def cyclic_model() -> Anything:
         (cyclic_model(), "inside itself"),
         ({1: 2}, "key"),
         (2**64, "64 bits"),
+        (Anything(value=b"\xff"), "bytes that are not UTF-8"),
+        ({"a": Anything(value=b"\xff")}, "bytes that are not UTF-8"),
+        (Anything(value=deep_list()), "nested too deeply"),
+        (deep_list(), "nested too deeply"),
         (Spiteful(), "Spiteful"),
         ({"s": Spiteful()}, "Spiteful"),
     ],

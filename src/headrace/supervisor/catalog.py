@@ -174,7 +174,9 @@ class Catalog:
             raise
         successors = self._new_pools(one, loaded)
         self._start(one, successors, tasks)
-        faults = [fault for pool in successors.values() if (fault := await pool.fleet.first_outcome())]
+        faults = []
+        if self._fits_beside(one):  # else the old ones must give up their devices first
+            faults = [fault for pool in successors.values() if (fault := await pool.fleet.first_outcome())]
         if faults:
             for pool in successors.values():
                 pool.hand_over(None)
@@ -185,6 +187,10 @@ class Catalog:
         for name, pool in predecessors.items():
             pool.hand_over(successors.get(name))
         _log.info("reloaded %s", target)
+
+    def _fits_beside(self, one: Loaded) -> bool:
+        """Whether there are devices for the runners of a target while those of its last version still run."""
+        return sum(app.num_gpus * app.min_concurrency for app in one.apps) <= self._launcher.devices.free
 
 
 def _stamps(one: Loaded) -> dict[Path, int]:
