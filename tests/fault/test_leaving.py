@@ -10,14 +10,14 @@ from tests.support.leaving import MODELS, WAYS, is_idle, metric, noted, notes_of
 from tests.support.recorder import spread_ms
 from tests.support.server import RawStream, eventually, running_server
 
-APP, SLOTS = "test/leaving", 4
+APP, SLOTS = "test/leaving", 16
 
 names = (f"leaver-{number}" for number in itertools.count())
 
 
 @pytest.fixture(scope="module")
 def server():
-    with running_server(MODELS) as server:
+    with running_server(f"{MODELS}:Leaving", f"{MODELS}:OneSlot") as server:
         yield server
 
 

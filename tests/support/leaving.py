@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from tests.support.server import ROOT, RawStream, Server, eventually
+from tests.support.server import PATIENCE_S, ROOT, RawStream, Server, eventually
 
 MODELS = ROOT / "tests" / "fault" / "models" / "leaving.py"
 
@@ -21,9 +21,9 @@ def notes_of(server: Server, name: str) -> dict[str, float]:
     return {what: float(value) for what, value in found}
 
 
-def noted(server: Server, what: str, name: str) -> float:
+def noted(server: Server, what: str, name: str, *, seconds: float = PATIENCE_S) -> float:
     """Wait until a model has noted this of the request of that name; return the note's value."""
-    eventually(lambda: what in notes_of(server, name), f"{what!r} of the request {name!r}")
+    eventually(lambda: what in notes_of(server, name), f"{what!r} of the request {name!r}", seconds=seconds)
     return notes_of(server, name)[what]
 
 

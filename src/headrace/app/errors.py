@@ -5,6 +5,8 @@ Any other exception is an accident: the caller reads a fixed text, and the trace
 
 from __future__ import annotations
 
+from headrace.core.errors import is_error_status
+
 
 class AppException(Exception):
     """The app refuses, in its own words: `raise AppException("the GPU is too hot", status_code=503)`.
@@ -19,7 +21,7 @@ class AppException(Exception):
 
     def __init__(self, message: str, status_code: int = 500) -> None:
         super().__init__(message)
-        if not 400 <= status_code <= 599:
+        if not is_error_status(status_code):
             raise ValueError(f"status_code={status_code!r}: an error's status is from 400 to 599")
         self.message = message
         self.status_code = status_code

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 
 class Fault(enum.Enum):
@@ -49,6 +49,7 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "validation_error": ErrorType(422, _CALLER, False, "`detail` lists each wrong field: loc, msg, type."),
     "request_header_fields_too_large": ErrorType(431, _CALLER, False, "A header, or all of them, over the limit."),
     "uri_too_long": ErrorType(414, _CALLER, False, "The request target is over the limit."),
+    "replay_gone": ErrorType(412, _CALLER, False, "The events asked for are not kept any more, or never were."),
     "client_disconnected": ErrorType(499, _CALLER, False, "Every reader left before the end."),
     "client_cancelled": ErrorType(499, _CALLER, False, "The request was stopped on purpose."),
     # The model's code
@@ -74,6 +75,11 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     # Ours
     "internal_error": ErrorType(500, _US, True, "A fault in Headrace; the request id finds it in the log."),
 }
+
+
+def is_error_status(status: object) -> TypeGuard[int]:
+    """Whether it is the HTTP status of an error, named or not."""
+    return isinstance(status, int) and 400 <= status <= 599
 
 
 class RequestError(Exception):
@@ -106,14 +112,18 @@ class RequestError(Exception):
 
     @classmethod
     def from_wire(cls, fields: Mapping[str, Any]) -> RequestError:
-        """Rebuild the error that `to_wire` wrote; an unknown type becomes `internal_error`."""
+        """Rebuild the error that `to_wire` wrote; an unknown type becomes `internal_error`.
+
+        A runner holds a stranger's code: what is no error's status, say, is the table's instead.
+        """
         type_ = str(fields.get("type"))
+        status, retryable, detail = fields.get("status"), fields.get("retryable"), fields.get("detail")
         return cls(
             type_ if type_ in ERROR_TYPES else "internal_error",
             str(fields.get("message", "")),
-            status=fields.get("status"),
-            retryable=fields.get("retryable"),
-            detail=fields.get("detail"),
+            status=status if is_error_status(status) else None,
+            retryable=retryable if isinstance(retryable, bool) else None,
+            detail=detail if isinstance(detail, list) else None,
         )
 
     def to_wire(self) -> dict[str, Any]:

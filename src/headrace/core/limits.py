@@ -78,6 +78,9 @@ class Limits:
     #: The replay log of one request: bytes (by `cost_of`) and events; the last event is always kept.
     replay_bytes_max: int = 1024 * 1024
     replay_events_max: int = 16_384
+    #: Seconds for which a request that has ended can be watched again, and how many such are kept at most.
+    replay_s: float = 60.0
+    replays_max: int = 4_096
     #: Bytes of events (by `cost_of`) that all logs of a node may keep for late readers. Beyond it those of
     #: the oldest requests give up what their readers have taken.
     replays_bytes_max: int = 256 * 1024 * 1024

@@ -14,6 +14,7 @@ import logging
 from time import monotonic
 
 from headrace.core.errors import RequestError
+from headrace.core.event_ids import Labels
 from headrace.core.limits import Limits, cost_of
 from headrace.core.request import State
 from headrace.gateway.answers import Headers, request_id_header
@@ -62,16 +63,27 @@ class EventWriter:
     """
 
     def __init__(
-        self, live: LiveRequest, outlet: Outlet, limits: Limits, meters: AppMeters, *, extra: Headers
+        self,
+        live: LiveRequest,
+        outlet: Outlet,
+        limits: Limits,
+        meters: AppMeters,
+        *,
+        extra: Headers,
+        labels: Labels | None = None,
+        position: int = 0,
     ) -> None:
+        """Read from `position` on, which must still be in the log; with `labels` each event gets its id."""
         self._live = live
+        self._labels = labels
         self._meters = meters
         self._extra = extra
         self._outlet = outlet
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._position = 0
-        self._taken = 0  # by cost, of what was written
+        self._position = position
+        self._taken = live.replay.cost - cost_of(live.replay.since(position))  # by cost, of what lies before
+        self._fault: RequestError | None = None  # this reader's own, not the request's
         self._written_at = 0.0
         self._heartbeat: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -94,7 +106,9 @@ class EventWriter:
         if self.ended.done():
             return
         try:
-            if self._live.replay.end > self._position:
+            if self._position < self._live.replay.first:
+                self._was_passed()
+            elif self._live.replay.end > self._position:
                 self._write_events()
         except Exception:  # whoever wakes readers has others to wake; a fault in this one is its own
             _log.exception("request %s: a fault of Headrace's own while writing", self._live.id)
@@ -108,10 +122,8 @@ class EventWriter:
         outlet, replay = self._outlet, self._live.replay
         if not self.has_begun:
             self.begin()
-        if not self._position:
+        if not self._position and self._labels is None:
             self._meters.first_event(monotonic() - self._live.opened_at)
-        if self._position < replay.first:  # the node was short of memory: the ending says so
-            self._position, self._taken = replay.first, replay.cost - replay.kept
         while self._position < replay.end and not outlet.is_paused:
             texts = replay.since(self._position)
             cost = replay.cost - self._taken
@@ -122,11 +134,21 @@ class EventWriter:
             self._taken += cost
             self._position += len(texts)
             is_last = self._position == replay.end and self._live.state is State.COMPLETED
-            outlet.write(b"data: %b\n\n" % b"\n\ndata: ".join(texts), is_last=is_last)
+            if self._labels is None:
+                outlet.write(b"data: %b\n\n" % b"\n\ndata: ".join(texts), is_last=is_last)
+            else:
+                outlet.write(self._labels.framed(self._position - len(texts), texts), is_last=is_last)
         self._written_at = self._loop.time()
         self._give_credit()
         if outlet.is_paused and self._stall is None:
             self._watch_stall(outlet.buffered_bytes, self._loop.time())
+
+    def _was_passed(self) -> None:
+        """Stop at a gap: the log has given up events that this reader has not had."""
+        self.begin()
+        message = "The events after those you have are not kept any more: you were too far behind."
+        self._fault = self._live.error or RequestError("replay_gone", message)
+        self._resolve()
 
     def _watch_stall(self, buffered: int, since: float) -> None:
         """End a reader that takes no byte at all for `stall_timeout_s`: it holds a slot and a model's work."""
@@ -149,7 +171,7 @@ class EventWriter:
 
     def _give_credit(self) -> None:
         # What waits in the transport is still ours: credit is for what the kernel has taken.
-        self._live.took(self._position, self._taken - self._outlet.buffered_bytes)
+        self._live.took(self, self._position, self._taken - self._outlet.buffered_bytes)
 
     def begin_in_silence(self) -> None:
         """Send the headers and a first heartbeat: the model is still thinking."""
@@ -181,11 +203,13 @@ class EventWriter:
         self._outlet.on_ready = self._outlet.on_lost = None
         if not self.has_begun or self._outlet.is_lost:
             return
-        if self._live.state is State.COMPLETED:
+        if self._fault is None and self._live.state is State.COMPLETED:
             self._outlet.end()
             return
-        error = self._live.error or RequestError("internal_error", "The stream was left without an ending.")
-        self._outlet.write(error_event(error, self._live.id))
+        error = self._fault or self._live.error
+        error = error or RequestError("internal_error", "The stream was left without an ending.")
+        label = self._labels.line(self._live.replay.end) if self._labels is not None else b""
+        self._outlet.write(label + error_event(error, self._live.id))
         if self._live.route.app.stream_error_end == "clean":
             self._outlet.end()
         else:

@@ -26,6 +26,12 @@ OUTLET: Final = "headrace.outlet"
 CLOSE: Final = (b"connection", b"close")
 _FINAL_CHUNK: Final = b"0\r\n\r\n"
 
+#: The words behind a status, with nginx's for the one that fal took from it. An app may choose one without a name.
+_PHRASES: Final = {
+    **{status.value: status.phrase.encode() for status in http.HTTPStatus},
+    499: b"Client Closed Request",
+}
+
 
 class Connection(Protocol):
     """What an outlet needs of the protocol it belongs to."""
@@ -197,6 +203,6 @@ class Outlet:
 
 def head(status: int, headers: Headers) -> bytes:
     """Return a status line and headers, ready to be written."""
-    lines = [b"HTTP/1.1 %d %b" % (status, http.HTTPStatus(status).phrase.encode())]
+    lines = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b"Error"))]
     lines += [b"%b: %b" % pair for pair in headers]
     return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -60,11 +60,21 @@ class GuardedProtocol(HttpToolsProtocol):
             # The kernel doubles what it is asked for (socket(7)).
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._limits.socket_buffer_bytes // 2)
             if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
-                # A client that vanished without a FIN: heartbeats nobody acknowledges end the connection (tcp(7)).
-                vanished_ms = int((self._limits.stall_timeout_s + 5) * 1_000)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, vanished_ms)
+                self._notice_who_vanished(sock)
         self.transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
         self._start_header_clock()
+
+    def _notice_who_vanished(self, sock: socket.socket) -> None:
+        """End the connection of a client that left without a FIN: it acknowledges nothing any more (tcp(7)).
+
+        A stream has heartbeats to acknowledge; for a run that says nothing until its end, the kernel asks.
+        """
+        vanished_ms = int((self._limits.stall_timeout_s + 5) * 1_000)
+        ask_every_s = max(1, round(self._limits.heartbeat_s))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, vanished_ms)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ask_every_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, ask_every_s)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the stream, if one is being written."""

@@ -22,13 +22,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from headrace.core.errors import FileFault
 from headrace.core.frames import Kind, pieces
 from headrace.core.limits import Limits
 from headrace.runner import inherit
+from headrace.runner.blame import log
 from headrace.runner.load import load
 from headrace.runner.serve import fault_payload, serve
 
@@ -58,7 +59,7 @@ def main() -> int:
         return 1
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.get_loop().set_exception_handler(_report)
-        status, has_ended = runner.run(serve(sock, apps, limits))
+        status, has_ended = _run(runner.get_loop(), serve(sock, apps, limits))
         _leave_for_sure(status, after_s=EXIT_S if has_ended else 0)
     return status
 
@@ -97,6 +98,22 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
+
+
+def _run(loop: asyncio.AbstractEventLoop, serving: Coroutine[Any, Any, tuple[int, bool]]) -> tuple[int, bool]:
+    """Run the loop until `serving` is over, whatever happens to other tasks.
+
+    A task that raises SystemExit or KeyboardInterrupt has the loop stopped in its midst, beside telling whoever
+    awaits it (asyncio's rule). A task of an author's is one request's; the others' streams are on this loop, too.
+    """
+    task = loop.create_task(serving)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as raised:
+            if task.done():
+                raise
+            log("a task of the app's asked the process to exit; it goes on for the others", raised)
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

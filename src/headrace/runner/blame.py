@@ -14,7 +14,7 @@ from typing import Final
 
 from headrace.app.context import Cancelled
 from headrace.app.errors import AppException, FieldException
-from headrace.core.errors import ERROR_TYPES, RequestError
+from headrace.core.errors import ERROR_TYPES, RequestError, is_error_status
 
 #: Characters of one traceback in the log: the ends of a deep one tell enough.
 TRACEBACK_CHARS_MAX: Final = 16_384
@@ -24,18 +24,28 @@ MESSAGE_CHARS_MAX: Final = 4_096
 
 def error_of(raised: BaseException, request_id: str) -> RequestError:
     """Return what the caller is told about an exception out of an author's code; log what was not meant."""
+    told = None
+    with contextlib.suppress(BaseException):  # an author's exception can raise when it is looked at
+        told = _told_on_purpose(raised)
+    if told is None:
+        log(f"request {request_id} failed in the app's code", raised)
+        told = RequestError("runner_server_error", "Internal Server Error")
+    return told
+
+
+def _told_on_purpose(raised: BaseException) -> RequestError | None:
     if isinstance(raised, RequestError):
         return raised
     if isinstance(raised, AppException):
-        return RequestError("app_error", legible(raised.message), status=raised.status_code)
+        status = raised.status_code if is_error_status(raised.status_code) else None  # a subclass may say anything
+        return RequestError("app_error", legible(raised.message), status=status)
     if isinstance(raised, FieldException):
         field, message = legible(raised.field), legible(raised.message)
         detail = [{"loc": ["body", field], "msg": message, "type": "value_error"}]
         return RequestError("validation_error", message, detail=detail)
     if isinstance(raised, Cancelled):  # raised by hand: nobody had cancelled the request
         return RequestError("client_cancelled", "The app stopped the request.")
-    log(f"request {request_id} failed in the app's code", raised)
-    return RequestError("runner_server_error", "Internal Server Error")
+    return None
 
 
 def ending_of(reason: str) -> RequestError:
@@ -46,16 +56,22 @@ def ending_of(reason: str) -> RequestError:
 
 def log(what: str, raised: BaseException) -> None:
     """Write one traceback, of bounded length, to the standard error."""
-    text = traceback_of(raised)
-    # The author may have closed the stream, or replaced it by anything: a log line is no reason to lose a request.
-    with contextlib.suppress(Exception):
+    # The author may have closed the stream, or replaced it by anything, and the exception is the author's, too:
+    # a log line is no reason to lose a request.
+    with contextlib.suppress(BaseException):
+        text = traceback_of(raised)
         sys.stderr.write(f"{what}\n{text}")
         sys.stderr.flush()
 
 
 def traceback_of(raised: BaseException) -> str:
     """Return the traceback, with the middle left out if it is long."""
-    text = legible("".join(traceback.format_exception(raised)), None)
+    try:
+        text = legible("".join(traceback.format_exception(raised)), None)
+    except (
+        BaseException
+    ):  # an author's exception can raise when it is looked at; where it came from is safe to tell
+        text = "".join([*traceback.format_tb(raised.__traceback__), f"{type(raised).__name__}\n"])
     if len(text) <= TRACEBACK_CHARS_MAX:
         return text
     half = TRACEBACK_CHARS_MAX // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Final
 
@@ -42,6 +42,7 @@ class Dispatcher:
         self._node = node
         self._limits = limits
         self._live: dict[RequestId, LiveRequest] = {}
+        self._past: dict[RequestId, LiveRequest] = {}  # have ended, and can be watched for a while; oldest first
         self._held_bytes = 0  # of events, at the last look
         self.is_draining = False
         meters.watch(self._readings)
@@ -107,8 +108,11 @@ class Dispatcher:
         return live
 
     def find(self, id_: str, owner: KeyId | None) -> LiveRequest | None:
-        """Return a live request of this owner; another key's is as unknown as one that never was."""
-        live = self._live.get(RequestId(id_))
+        """Return a request of this owner, alive or ended a while ago.
+
+        Another key's is as unknown as one that never was.
+        """
+        live = self._live.get(RequestId(id_)) or self._past.get(RequestId(id_))
         return live if live is not None and live.owner == owner else None
 
     def meters_of(self, live: LiveRequest) -> AppMeters:
@@ -116,7 +120,10 @@ class Dispatcher:
         return self._meters.app(live.route.app.name)
 
     def _ended(self, live: LiveRequest) -> None:
-        self._live.pop(live.id, None)
+        if self._live.pop(live.id, None) is not None:
+            self._past[live.id] = live
+            if len(self._past) > self._limits.replays_max:
+                del self._past[next(iter(self._past))]
         now = monotonic()
         meters = self.meters_of(live)
         ending = "completed" if live.error is None else live.error.type
@@ -132,12 +139,23 @@ class Dispatcher:
         """See to it, until cancelled, that all requests together hold no more events than the node may."""
         while True:
             await asyncio.sleep(LOOK_AT_MEMORY_EVERY_S)
+            self._forget_past()
+            self._free_taken()
             self._shed()
 
-    def _free_taken(self, live: Sequence[LiveRequest]) -> None:
+    def _forget_past(self) -> None:
+        """Let go of requests that ended longer ago than they can be watched."""
+        horizon = monotonic() - self._limits.replay_s
+        for live in tuple(self._past.values()):
+            if live.ended_at is not None and live.ended_at > horizon:
+                return
+            del self._past[live.id]
+
+    def _free_taken(self) -> None:
         """Have the oldest requests give up what their readers have taken, while all logs keep too much."""
-        excess = sum(one.replay.kept for one in live) - self._limits.replays_bytes_max
-        for one in live:
+        kept = (*self._past.values(), *self._live.values())
+        excess = sum(one.replay.kept for one in kept) - self._limits.replays_bytes_max
+        for one in kept:
             if excess <= 0:
                 return
             excess -= one.replay.drop_taken()
@@ -145,7 +163,6 @@ class Dispatcher:
     def _shed(self) -> None:
         """End the largest hoards, while readers who do not read hold more than there is memory."""
         live = tuple(self._live.values())
-        self._free_taken(live)
         kept = [one.replay.kept for one in live]
         self._held_bytes = sum(kept)
         chosen = to_shed(kept, self._limits.events_bytes_max)
@@ -161,9 +178,8 @@ class Dispatcher:
             )
 
     def _readings(self) -> Iterable[Reading]:
-        yield Reading(
-            "headrace_held_bytes", {"kind": "events"}, sum(one.replay.kept for one in self._live.values())
-        )
+        kept = (*self._past.values(), *self._live.values())
+        yield Reading("headrace_held_bytes", {"kind": "events"}, sum(one.replay.kept for one in kept))
         yield Reading("headrace_held_bytes", {"kind": "bodies"}, self.bodies.taken)
         for name, pool in self.catalog.pools.items():
             running = sum(

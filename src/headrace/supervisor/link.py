@@ -51,6 +51,7 @@ class RunnerLink(asyncio.Protocol):
         self.on_released: Callable[[], None] = lambda: None  # a slot became free
         self.last_words = LOST  # what the requests it holds are told when it is gone
         self._was_heard = True
+        self._was_used = False
 
     @property
     def busy(self) -> int:
@@ -70,6 +71,7 @@ class RunnerLink(asyncio.Protocol):
 
     def start(self, live: LiveRequest) -> None:
         """Give the runner a request; it takes a slot until DONE or ERROR."""
+        self._was_used = True
         stream = self._new_stream()
         self._streams[stream] = live
         self._numbers[live] = stream
@@ -100,11 +102,21 @@ class RunnerLink(asyncio.Protocol):
         was_heard, self._was_heard = self._was_heard, False
         return was_heard
 
+    def was_used(self) -> bool:
+        """Whether a request began or ended here since this was asked last."""
+        was_used, self._was_used = self._was_used, False
+        return was_used
+
     def close(self) -> None:
         """Hang up; the runner takes EOF as the word to leave."""
         self._flush()
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Hang up at once: a peer that does not read would keep `close` waiting for ever."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _new_stream(self) -> int:
         stream = self._next_stream
@@ -138,7 +150,7 @@ class RunnerLink(asyncio.Protocol):
         except (BadFrame, Overrun) as error:
             # The peer runs a stranger's code: whatever it sends, only its own link suffers.
             _log.error("a runner broke the rules of its link and is replaced: %s", error)
-            self.close()
+            self.abort()
 
     def _take(self, messages: list[tuple[int, int, bytes]]) -> None:
         batches: dict[int, list[bytes]] = {}
@@ -188,6 +200,7 @@ class RunnerLink(asyncio.Protocol):
     def _release(self, stream: int) -> LiveRequest | None:
         live = self._streams.pop(stream, None)
         if live is not None:
+            self._was_used = True
             del self._numbers[live]
             live.on_credit = live.on_cancel = None
         return live

@@ -105,7 +105,7 @@ class RunnerProcess:
         await self._process.wait()
         # What it wrote before it died is still in the socket, and is read first.
         await asyncio.sleep(self._limits.cut_delay_s)
-        self.link.close()
+        self.link.abort()
 
     @property
     def ending(self) -> str:
@@ -131,7 +131,7 @@ class RunnerProcess:
     async def kill(self) -> None:
         """End the process and its group at once, and wait until all of it is gone."""
         self._signal(signal.SIGKILL)
-        self.link.close()
+        self.link.abort()
         await self._process.wait()
         # The leader is gone; what it started while it was killed may not be.
         self._signal(signal.SIGKILL)

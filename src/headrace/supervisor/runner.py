@@ -15,7 +15,8 @@ from headrace.core.spec import AppSpec
 from headrace.supervisor import group
 from headrace.supervisor.process import RunnerProcess
 
-#: Seconds of silence after which a PING asks whether a runner still answers.
+#: Seconds of silence after which a PING asks whether a runner still answers; half of `runner_silence_s` if that is
+#: less.
 PING_AFTER_S: Final = 10.0
 
 #: Seconds until a second look at a memory that seems too large.
@@ -52,7 +53,7 @@ class Runner:
         self._app = app
         self._limits = limits
         self._silent_s = 0.0
-        self._stopped_s = 0.0
+        self._stopped_s: float | None = None  # None: it is not
 
     @property
     def takes_work(self) -> bool:
@@ -73,23 +74,32 @@ class Runner:
 
     async def look(self, passed_s: float) -> tuple[Leaving, str] | None:
         """Look at the process's health, `passed_s` seconds after the last time; return what is wrong, if any."""
-        self.idle_s = 0.0 if self.link.busy else self.idle_s + passed_s
+        was_used = self.link.was_used()
+        self.idle_s = 0.0 if was_used or self.link.busy else self.idle_s + passed_s
         return self._is_stopped(passed_s) or self._is_silent(passed_s) or await self._is_too_large()
 
     def _is_stopped(self, passed_s: float) -> tuple[Leaving, str] | None:
-        self._stopped_s = self._stopped_s + passed_s if group.state_of(self.process.pid) == "T" else 0.0
+        if group.state_of(self.process.pid) != "T":
+            self._stopped_s = None
+            return None
+        # Counted from the look that finds it so: it may have been stopped a moment ago.
+        self._stopped_s = 0.0 if self._stopped_s is None else self._stopped_s + passed_s
         if self._stopped_s < self._limits.runner_stopped_s:
             return None
         return Leaving.STOPPED, "The runner's process was stopped by a signal while it held the request."
 
     def _is_silent(self, passed_s: float) -> tuple[Leaving, str] | None:
+        limit_s = self._limits.runner_silence_s
+        ask_after_s = min(PING_AFTER_S, limit_s / 2)
         before = self._silent_s
         self._silent_s = 0.0 if self.link.was_heard() else before + passed_s
-        if before < PING_AFTER_S <= self._silent_s:
-            self.link.ping()
-        if self._silent_s < self._limits.runner_silence_s:
+        if before < ask_after_s:  # nobody has asked it yet
+            if self._silent_s >= ask_after_s:
+                self.link.ping()
             return None
-        return Leaving.SILENT, f"The runner gave no sign of life for {self._limits.runner_silence_s:g} s."
+        if self._silent_s < limit_s:
+            return None
+        return Leaving.SILENT, f"The runner gave no sign of life for {limit_s:g} s."
 
     async def _is_too_large(self) -> tuple[Leaving, str] | None:
         limit = self._app.memory_limit

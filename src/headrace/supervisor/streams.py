@@ -41,7 +41,9 @@ class LiveRequest:
         "_grace",
         "_pacer",
         "_readers",
+        "attempt",
         "body",
+        "ended_at",
         "error",
         "grace_s",
         "headers",
@@ -71,16 +73,18 @@ class LiveRequest:
         owner: KeyId | None = None,
     ) -> None:
         self.id = id_
+        self.attempt = 1
         self.route = route
         self.body = body
         self.headers = headers
         self.limits = limits
         self.grace_s = grace_s
         self.owner = owner
-        # By time.monotonic(): when it came, when it got its slot, when its last reader left.
+        # By time.monotonic(): when it came, when it got its slot, when its last reader left, when it ended.
         self.opened_at = monotonic()
         self.started_at: float | None = None
         self.left_at: float | None = None
+        self.ended_at: float | None = None
         self._grace: asyncio.TimerHandle | None = None
         self.state = State.QUEUED
         self.error: RequestError | None = None
@@ -150,8 +154,13 @@ class LiveRequest:
         if self.grace_s < inf:
             self._grace = asyncio.get_running_loop().call_later(self.grace_s, self.cancel, reason, message)
 
-    def took(self, position: int, cost: int) -> None:
-        """Tell how far the pacing reader is: everything before `position`, `cost` of it gone to the client."""
+    def took(self, reader: Reader, position: int, cost: int) -> None:
+        """Tell how far a reader is: everything before `position`, `cost` of it gone to the client.
+
+        Only the pacing reader's progress means anything: the others read at their own speed.
+        """
+        if reader is not self._pacer:
+            return
         self.replay.pace = position
         self._give_credit(cost)
 
@@ -212,6 +221,7 @@ class LiveRequest:
         self._tell_final()
 
     def _tell_final(self) -> None:
+        self.ended_at = monotonic()
         if self._grace is not None:
             self._grace.cancel()
         callbacks, self.on_final = self.on_final, []

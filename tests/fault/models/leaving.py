@@ -51,7 +51,7 @@ class Life:
         self.note("finally", closed_at)
 
 
-class Leaving(headrace.App, name="test/leaving", max_multiplexing=4):
+class Leaving(headrace.App, name="test/leaving", max_multiplexing=16):
     """Every way to be busy when the reader leaves."""
 
     # --- those that look up -----------------------------------------------------------------------------------
@@ -117,9 +117,7 @@ class Leaving(headrace.App, name="test/leaving", max_multiplexing=4):
     @headrace.endpoint("/asleep")
     def asleep(self, input: Ask) -> Iterator[dict]:
         """In a system call, with a child of its own."""
-        with Life(input.name) as life:
-            child = subprocess.Popen(["sleep", "600"])
-            life.note("child", child.pid)
+        with Life(input.name), subprocess.Popen(["sleep", "600"]):
             yield {"pid": os.getpid()}
             time.sleep(600)
             yield {}
@@ -135,10 +133,9 @@ class Leaving(headrace.App, name="test/leaving", max_multiplexing=4):
     @headrace.endpoint("/in-c-with-the-lock")
     def in_c_with_the_lock(self, input: Ask) -> Iterator[dict]:
         """In a library's function that lets nobody run for `pause` seconds."""
-        with Life(input.name) as life:
+        with Life(input.name):
             yield {"pid": os.getpid()}
             C_WITH_THE_LOCK.usleep(int(input.pause * 1_000_000))
-            life.note("unlocked", time.monotonic())
             time.sleep(600)
             yield {}
 

@@ -1,0 +1,182 @@
+"""Streams that come and go, in every way there is, leave nothing behind: neither in the node nor in a runner."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bystander import bystander
+from tests.support.leaving import MODELS, is_idle, metric
+from tests.support.server import ROOT, RawStream, Server, eventually, running_server
+
+WITNESS = ROOT / "tests" / "support" / "witness"
+
+#: MiB that a process may grow in all the cycles: what a garbage collector and an allocator keep for later.
+GROWTH_MIB_MAX = 16
+
+#: Readers at once.
+READERS = 4
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("witness")
+    (folder / "tmp").mkdir()
+    env = {"PYTHONPATH": str(WITNESS), "WITNESS": str(folder), "TMPDIR": str(folder / "tmp")}
+    with running_server(f"{MODELS}:Leaving", env=env) as server:
+        server.witness = folder
+        yield server
+
+
+# --- the ways to come and go --------------------------------------------------------------------------------------
+
+
+def opened(server: Server, path: str, **ask: object) -> contextlib.closing[RawStream]:
+    return contextlib.closing(server.open(path, ask))
+
+
+def to_the_end(server: Server) -> None:
+    with opened(server, "/test/leaving/stream") as stream:
+        stream.read_until(b"\r\n0\r\n\r\n")
+
+
+def to_the_end_of_a_sync_one(server: Server) -> None:
+    with opened(server, "/test/leaving/sync/stream") as stream:
+        stream.read_until(b"\r\n0\r\n\r\n")
+
+
+def a_run(server: Server) -> None:
+    assert server.post("/test/leaving", {"n": 1}).json == {"total": 1}
+
+
+def leaves_in_mid_stream(server: Server) -> None:
+    with opened(server, "/test/leaving/stream", n=1_000_000, pause=0.01) as stream:
+        stream.read_until(b"data: ")
+
+
+def leaves_a_sync_one(server: Server) -> None:
+    with opened(server, "/test/leaving/sync/stream", n=1_000_000, pause=0.01) as stream:
+        stream.read_until(b"data: ")
+
+
+def resets(server: Server) -> None:
+    stream = server.open("/test/leaving/stream", {"n": 1_000_000, "pause": 0.01})
+    stream.read_until(b"data: ")
+    stream.reset()
+
+
+def leaves_without_reading(server: Server) -> None:
+    with opened(server, "/test/leaving/stream", n=1_000_000, pad=10_000):
+        pass
+
+
+def leaves_a_run(server: Server) -> None:
+    with opened(server, "/test/leaving/thinks"):
+        pass
+
+
+def is_told_of_a_failure(server: Server) -> None:
+    with opened(server, "/test/leaving/fails/stream") as stream:
+        stream.read_to_end()
+
+
+def is_refused(server: Server) -> None:
+    assert server.post("/test/leaving/stream", {"n": "many"}).status == 422
+
+
+def says_half_a_head(server: Server) -> None:
+    with contextlib.closing(RawStream(server.port)) as stream:
+        stream.socket.sendall(b"POST /test/leaving/stream HTTP/1.1\r\nHost: local")
+
+
+def cancels(server: Server) -> None:
+    with opened(server, "/test/leaving/stream", n=1_000_000, pause=0.01) as stream:
+        stream.read_until(b"data: ")
+        request_id = re.search(rb"x-fal-request-id: (\S+)", stream.head)[1].decode()
+        assert server.request("PUT", f"/test/leaving/requests/{request_id}/cancel").status == 202
+        stream.read_to_end()
+
+
+CYCLES: list[Callable[[Server], None]] = [
+    to_the_end, to_the_end_of_a_sync_one, a_run, leaves_in_mid_stream, leaves_a_sync_one, resets, leaves_without_reading,
+    leaves_a_run, is_told_of_a_failure, is_refused, says_half_a_head, cancels,
+]  # fmt: skip
+
+
+def come_and_go(server: Server, turns: int) -> None:
+    """Do each of them in turn, `turns` in all, by several readers at once."""
+    faults = []
+
+    def read(first: int) -> None:
+        try:
+            for turn in range(first, turns, READERS):
+                CYCLES[turn % len(CYCLES)](server)
+        except Exception as fault:  # told by the test, not by a thread
+            faults.append(fault)
+
+    readers = [threading.Thread(target=read, args=(first,)) for first in range(READERS)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert faults == []
+
+
+# --- what is counted ----------------------------------------------------------------------------------------------
+
+
+def held_by(pid: int, witness: Path) -> dict[str, object]:
+    """What a process holds: descriptors, threads, tasks, and objects of ours."""
+    told = witness / str(pid)
+    told.unlink(missing_ok=True)
+    os.kill(pid, signal.SIGUSR2)
+    eventually(told.exists, "the witness answers")
+    return {
+        "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+        "threads": len(os.listdir(f"/proc/{pid}/task")),
+        **json.loads(told.read_text()),
+    }
+
+
+def held(server: Server) -> dict[str, object]:
+    """What is held by all, once it is quiet."""
+    eventually(lambda: is_idle(server, "test/leaving"), "no slot is held")
+    eventually(
+        lambda: metric(server, "headrace_connections") == 1, "the connection of this question is the only one"
+    )
+    [runner] = server.runner_pids()
+    return {
+        "node": held_by(server.process.pid, server.witness),
+        "runner": held_by(runner, server.witness),
+        "files": sorted(str(path) for path in (server.witness / "tmp").rglob("*")),
+        "bytes of events": metric(server, "headrace_held_bytes", kind="events"),
+        "bytes of bodies": metric(server, "headrace_held_bytes", kind="bodies"),
+    }
+
+
+def resident_mib(pid: int) -> float:
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+@pytest.mark.promise("S13")
+def test_streams_that_come_and_go_leave_no_task_descriptor_thread_or_file(server, count, figures):
+    pids = {"node": server.process.pid, "runner": server.runner_pids()[0]}
+    come_and_go(server, 8 * len(CYCLES))  # threads are kept, and buffers, as many as are in use at once
+    before = held(server)
+    before_mib = {who: resident_mib(pid) for who, pid in pids.items()}
+
+    with bystander(server, path="/test/leaving/stream", ticks=20) as other:
+        come_and_go(server, count(smoke=240, full=2_000))
+
+    eventually(lambda: held(server) == before, f"all is as before: {before}, not {held(server)}")
+    grown = {f"{who}_grew_mib": resident_mib(pid) - before_mib[who] for who, pid in pids.items()}
+    figures("S13", descriptors=before["node"]["descriptors"], threads=before["runner"]["threads"],
+            tasks=before["node"]["tasks"], **grown, others_gap_ms=other.gap_ms)  # fmt: skip
+    assert "Headrace's own" not in server.log
+    assert max(grown.values()) < GROWTH_MIB_MAX

@@ -1,0 +1,177 @@
+"""Models that fail to load, or die as soon as they have: tried ever more rarely, told on /ready, and well again by themselves."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.bystander import bystander
+from tests.support.deaths import condition, cpu_s, metric, noted
+from tests.support.server import ZOO, Server, eventually, running_server
+
+MODELS = Path(__file__).parent / "models" / "dying.py"
+
+#: Each class, the mood in which it fails, and what is said of it.
+FAILING = {
+    "Moody": ("raise", "RuntimeError: no model today"),
+    "Leaves": ("leave", "no model at all"),
+    "Crashes": ("segv", "the runner of Crashes died while it was starting"),
+}
+
+
+@pytest.fixture
+def moods(tmp_path):
+    """Sets the mood of a class, from its next start or request on."""
+
+    def be(cls: str, mood: str) -> None:
+        (tmp_path / "new").write_text(mood)
+        (tmp_path / "new").rename(tmp_path / cls)
+
+    be.env = {"MOODS": str(tmp_path)}
+    return be
+
+
+def is_failing(server: Server, app: str) -> bool:
+    return condition(server, app)["state"] == "failing"
+
+
+@pytest.mark.promise("R4")
+def test_a_model_that_fails_to_load_is_tried_ever_more_rarely_until_it_works(moods, recorder, count, figures):
+    first_s, most_s = (1.0, 60.0) if recorder.is_full else (0.5, 1.0)
+    tries = count(smoke=3, full=10)
+    for cls, (mood, _) in FAILING.items():
+        moods(cls, mood)
+    targets = [f"{ZOO}:Zoo", *(f"{MODELS}:{cls}" for cls in FAILING)]
+    limits = {"restart_backoff_s": first_s, "restart_backoff_max_s": most_s}
+
+    with running_server(*targets, limits=limits, env=moods.env, until_ready=False) as server:
+        eventually(lambda: condition(server, "zoo/zoo")["state"] == "ready", "the bystander's app is ready")
+        with bystander(server) as other:
+            for cls, (_, fault) in FAILING.items():
+                app = f"test/{cls.lower()}"
+                eventually(lambda app=app: is_failing(server, app), "it is told")
+                told = condition(server, app)
+                refused = [server.post(path) for path in (f"/{app}", f"/{app}/stream")]
+
+                assert (told["runners"], re.match(r".*dying\.py:\d+: ", told["fault"]) is not None) == (0, True)
+                assert fault in told["fault"]
+                assert refused[1].status == 404  # a plain function has no stream
+                assert (refused[0].status, refused[0].json["error_type"]) == (503, "runner_scheduling_failure")
+                assert int(refused[0].headers["retry-after"]) >= 1
+        assert "RuntimeError: no model today" in server.log
+        assert 'raise RuntimeError("no model today")' in server.log  # its traceback
+        assert re.search(r"it was ended by SIGSEGV\n(.*\n)*.*Segmentation fault", server.log)
+        assert server.request("GET", "/ready").status == 503
+
+        used = busy = 0.0
+        for number in range(2, tries + 1):
+            began, cpu = time.monotonic(), cpu_s(server.process.pid)
+            eventually(
+                lambda number=number: all(len(noted(server, f"try {cls}")) >= number for cls in FAILING),
+                f"try {number} of each",
+                seconds=300,
+            )
+            used, busy = used + time.monotonic() - began, busy + cpu_s(server.process.pid) - cpu
+        for cls in FAILING:
+            moods(cls, "work")
+        eventually(server.is_ready, "all of them work in the end", seconds=most_s + 30)
+        answers = [server.post(f"/test/{cls.lower()}").status for cls in FAILING]
+        ends = [
+            metric(server, f'headrace_runner_ends_total{{app="test/{cls.lower()}",reason="load_failed"}}')
+            for cls in FAILING
+        ]
+        gaps = {cls: gaps_of(noted(server, f"try {cls}")) for cls in FAILING}
+
+    assert answers == [200] * len(FAILING)
+    assert min(ends) >= tries
+    least = [min(most_s, first_s * 2**number) for number in range(tries - 1)]
+    for found in gaps.values():
+        assert [gap >= pause for gap, pause in zip(found, least, strict=False)] == [True] * len(least)
+    late_s = max(gap - pause for found in gaps.values() for gap, pause in zip(found, least, strict=False))
+    figures("R4", tries=tries, node_cpu_percent=100 * busy / used, late_s=late_s, others_gap_ms=other.gap_ms)
+
+
+def gaps_of(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+
+
+@pytest.mark.promise("R4")
+def test_a_model_that_dies_of_every_request_is_a_crash_loop_until_one_is_served(moods, count, figures):
+    limits = {"restart_backoff_s": 0.5, "restart_backoff_max_s": 1.0}
+    recovered_s = []
+    with (
+        running_server(f"{ZOO}:Zoo", f"{MODELS}:Moody", limits=limits, env=moods.env) as server,
+        bystander(server) as other,
+    ):
+        for _ in range(count(smoke=1, full=5)):
+            moods("Moody", "die of a request")
+            ends = []
+            while not is_failing(server, "test/moody"):
+                ends.append(server.post("/test/moody"))
+            told = condition(server, "test/moody")
+            refused = server.post("/test/moody")
+            moods("Moody", "work")
+            failing_at = time.monotonic()
+            eventually(lambda: condition(server, "test/moody")["state"] == "ready", "it is tried again")
+            recovered_s.append(time.monotonic() - failing_at)
+            served = server.post("/test/moody")
+            loops = server.log.count("runners of Moody die again and again")
+
+            assert [end.json["error_type"] for end in ends[:5]] == ["runner_disconnected"] * 5
+            assert (refused.status, refused.json["error_type"]) == (503, "runner_scheduling_failure")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert re.search(r"dying\.py:\d+: runners of Moody die again and again", told["fault"])
+            assert "5 in 60 s, nothing served" in told["fault"]
+            assert "it left with status 3" in told["fault"]
+            assert re.search(r"next try in [\d.]+ s:\nthe last words of a runner", server.log)
+            assert "fault" not in condition(server, "test/moody")
+            os.kill(served.json["pid"], signal.SIGKILL)  # forgiven again: its successor is started at once
+            eventually(lambda: server.post("/test/moody").status == 200, "its successor serves", seconds=10)
+            assert server.log.count("runners of Moody die again and again") == loops
+
+    figures("R4", n=len(recovered_s), recovered_worst_ms=max(recovered_s) * 1000, others_gap_ms=other.gap_ms)
+
+
+@pytest.mark.promise("R4")
+def test_a_model_that_dies_soon_after_each_start_is_a_crash_loop(moods):
+    moods("Moody", "die soon")
+    limits = {"restart_backoff_s": 0.5, "restart_backoff_max_s": 0.5, "crashes_max": 3}
+    with (
+        running_server(f"{ZOO}:Zoo", f"{MODELS}:Moody", limits=limits, env=moods.env, until_ready=False) as server,
+        bystander(server),
+    ):
+        eventually(lambda: is_failing(server, "test/moody"), "it is told")
+        tries = noted(server, "try Moody")
+        eventually(lambda: len(noted(server, "try Moody")) >= 5, "it is tried again and again")
+        moods("Moody", "work")
+        eventually(lambda: server.post("/test/moody").status == 200, "it works in the end")
+        gaps = gaps_of(noted(server, "try Moody"))
+
+    assert len(tries) == 3
+    assert min(gaps[2:4]) >= 0.5
+
+
+@pytest.mark.promise("R4")
+def test_an_app_without_a_kept_runner_is_tried_on_demand(moods):
+    moods("Lazy", "raise")
+    with (
+        running_server(f"{ZOO}:Zoo", f"{MODELS}:Lazy", limits={"restart_backoff_s": 0.5}, env=moods.env) as server,
+        bystander(server),
+    ):
+        first = server.post("/test/lazy")
+        told = condition(server, "test/lazy")
+        eventually(server.is_ready, "it waits for a request to be tried again")
+        after = noted(server, "try Lazy")
+        second = server.post("/test/lazy")
+        moods("Lazy", "work")
+        eventually(lambda: server.post("/test/lazy").status == 200, "it works in the end")
+        condition_after = condition(server, "test/lazy")
+
+    assert [answer.status for answer in (first, second)] == [503, 503]
+    assert [answer.json["error_type"] for answer in (first, second)] == ["runner_scheduling_failure"] * 2
+    assert (told["state"], "no model today" in told["fault"]) == ("failing", True)
+    assert len(after) == 1  # nobody asked meanwhile, so nobody tried
+    assert ("fault" in condition_after, condition_after["runners"]) == (False, 1)

@@ -1,0 +1,124 @@
+"""An event loop whose time is only a number: where nothing is ready, it jumps to the next timer.
+
+No thread, no socket, no waiting: an hour of the simulated node takes as long as what happens in it. Everything that
+could differ between two runs of one seed is taken out: tasks hash by their number, so that a set of them has an order,
+and what goes to a thread elsewhere is done on the spot. It knows nothing of what it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Turns of the loop at one instant. A storm needs some hundreds; whoever needs more wakes himself for ever.
+_TURNS_AT_ONCE_MAX = 50_000
+
+
+class Livelock(Exception):
+    """Something goes on and on while the time stands still."""
+
+
+class Deadlock(Exception):
+    """Nothing is ready and no timer is set: whoever waits now waits for ever."""
+
+
+class _NumberedTask(asyncio.Task[Any]):
+    """A task that hashes by its number: the order of a set is then the same in every run."""
+
+    _numbers = itertools.count(1)
+
+    def __new__(cls, *_: object, **__: object) -> _NumberedTask:
+        task = super().__new__(cls)
+        task._number = next(cls._numbers)
+        return task
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """`after_turn` is called behind every turn of the loop, `at_rest` whenever time is about to pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clock_resolution = 1e-9
+        self._selector = self  # of which BaseEventLoop wants `select` alone
+        self._now = 0.0
+        self._turns_at_once = 0
+        self._numbers = itertools.count(1)
+        self.after_turn: Callable[[], None] = lambda: None
+        self.at_rest: Callable[[], None] = lambda: None
+        self.tasks: list[asyncio.Task[Any]] = []  # every one that was ever made
+        self.set_task_factory(self._new_task)
+
+    def time(self) -> float:
+        """Return the seconds since the beginning."""
+        return self._now
+
+    @property
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """What is still to happen."""
+        return [handle for handle in self._scheduled if not handle.cancelled()]
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run `main` to its end. Whatever it raises, or a hook does, is raised here, and nothing goes on behind it."""
+        try:
+            return self.run_until_complete(main)
+        finally:
+            self.after_turn = self.at_rest = lambda: None
+            self._end_what_is_left()
+            self.close()
+
+    def _end_what_is_left(self) -> None:
+        left = [task for task in self.tasks if not task.done()]
+        for task in left:
+            task.cancel()
+        for _ in range(200):  # an ending may take a few turns, and virtual seconds
+            if all(task.done() for task in left) or not (self._ready or self._scheduled):
+                return
+            self._run_once_here()
+
+    def _run_once_here(self) -> None:
+        self.stop()
+        self.run_forever()
+
+    def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Task[Any]:
+        task = _NumberedTask(coro, loop=loop, **more)
+        self.tasks.append(task)
+        return task
+
+    # --- what BaseEventLoop asks of a loop -----------------------------------------------------------------
+
+    def _run_once(self) -> None:
+        super()._run_once()
+        self.after_turn()
+
+    def select(self, timeout: float | None) -> tuple[()]:
+        """Let the time pass, as a selector would that nothing comes to."""
+        if self._ready:
+            self._turns_at_once += 1
+            if self._turns_at_once > _TURNS_AT_ONCE_MAX:
+                raise Livelock(f"{_TURNS_AT_ONCE_MAX} turns of the loop at {self._now:.6f} s")
+            return ()
+        self.at_rest()
+        if timeout is None:
+            raise Deadlock("nothing is ready, and no timer is set")
+        self._turns_at_once = 0
+        self._now += timeout
+        return ()
+
+    def _process_events(self, event_list: object) -> None:
+        """There are none."""
+
+    def _write_to_self(self) -> None:
+        """There is no other thread that could wake this one."""
+
+    def run_in_executor(self, executor: object, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+        """Do on the spot what would go to a thread."""
+        future: asyncio.Future[T] = self.create_future()
+        future.set_result(func(*args))
+        return future

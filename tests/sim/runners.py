@@ -1,0 +1,402 @@
+"""What happens inside a simulated runner: it speaks the real frames, and does whatever its nature is.
+
+A runner of good nature answers as `headrace.runner` does: HELLO, READY, CHECKED, events within credit, DONE or ERROR. Of
+others anything must be expected. It hears of the node by its link alone; what it makes and is given is told to the
+checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from headrace.core.errors import ERROR_TYPES, RequestError
+from headrace.core.frames import VERSION, Kind, encode
+from headrace.core.limits import EVENT_OVERHEAD_BYTES, Limits
+from headrace.core.spec import AppSpec
+from headrace.runner.link import Link
+from tests.sim.wire import End
+
+if TYPE_CHECKING:
+    from tests.sim.processes import Child
+    from tests.sim.world import World
+
+#: What an app can say of a request, by its own doing.
+_APP_ERRORS = ("runner_server_error", "app_error", "unserializable_item", "event_too_large")
+
+
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """What will become of one process. All seconds count from its start, or from READY where its life is meant."""
+
+    birth: str = "well"  # or mute, dies, foreign, other app, faulty file, faulty setup
+    hello_s: float = 0.01
+    ready_s: float = 0.01
+    dies_s: float = math.inf
+    babbles_s: float = math.inf  # when it sends bytes that are no frame
+    swells_s: float = math.inf  # when it takes more memory than it may
+    freezes: tuple[tuple[float, float, bool], ...] = ()  # when, for how long, whether by SIGSTOP
+    leave_s: float = 0.01  # from the word to leave to its exit
+    heeds_eof: bool = True
+    heeds_term: bool = True
+    stray_s: float = 0.0  # for so long something it started outlives it, unless it is killed with the group
+    orphan_keeps_pipes: bool = False
+    orphan_keeps_link: bool = False
+
+    @classmethod
+    def draw(cls, dice: Random, rough: float) -> Nature:
+        """Return a nature: the best there is for a `rough` of 0, mostly bad ones for 1."""
+
+        def happens(likely: float) -> bool:
+            return dice.random() < likely * rough
+
+        def sometime(mean_s: float) -> float:
+            return dice.expovariate(1 / mean_s)
+
+        bad_births = ("mute", "dies", "foreign", "other app", "faulty file", "faulty setup")
+        return cls(
+            birth=dice.choice(bad_births) if happens(0.4) else "well",
+            hello_s=dice.choice((0.0, 0.02, 0.5, 3.0)),
+            ready_s=dice.choice((0.0, 0.02, 1.0, 4.0)) if not happens(0.1) else 100.0,
+            dies_s=sometime(20) if happens(0.6) else math.inf,
+            babbles_s=sometime(20) if happens(0.1) else math.inf,
+            swells_s=sometime(20) if happens(0.1) else math.inf,
+            freezes=tuple((sometime(15), dice.choice((0.5, 4, 30)), dice.random() < 0.5) for _ in range(2))
+            if happens(0.4)
+            else (),
+            leave_s=dice.choice((0.0, 0.01, 0.8)),
+            heeds_eof=not happens(0.2),
+            heeds_term=not happens(0.2),
+            stray_s=dice.choice((0.1, 3.0, 60.0)) if happens(0.2) else 0.0,
+            orphan_keeps_pipes=happens(0.1),
+            orphan_keeps_link=happens(0.1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What one call will do."""
+
+    events: int = 3
+    text_bytes_max: int = 100
+    first_s: float = 0.0
+    gap_s: float = 0.0
+    burst: int = 1  # events without a pause between them
+    end: str = "done"  # or error, never, dies
+    on_cancel: str = "prompt"  # or late, deaf, stuck
+    is_greedy: bool = False  # it heeds no credit
+
+    @classmethod
+    def draw(cls, dice: Random, rough: float, limits: Limits) -> Course:
+        """Return a course: a good one for a `rough` of 0."""
+        is_rough = dice.random() < rough
+        ends = ("done",) * 6 + (("error",) * 3 + ("never", "dies") if is_rough else ("error",))
+        return cls(
+            events=dice.choice((0, 1, 1, 3, 8, 20, 60)) if is_rough else dice.choice((1, 2, 5, 12, 40)),
+            text_bytes_max=dice.choice((60, 60, 200, limits.event_bytes_max)),
+            first_s=dice.choice((0.0, 0.0, 0.01, 0.3, 2.0)),
+            gap_s=dice.choice((0.0, 0.001, 0.01, 0.05)) if dice.random() < 0.9 else dice.choice((0.5, 3.0)),
+            burst=dice.choice((1, 1, 4, 32)),
+            end=dice.choice(ends),
+            on_cancel=dice.choice(("prompt", "late", "deaf", "stuck")) if is_rough else "prompt",
+            is_greedy=is_rough and dice.random() < 0.03,
+        )
+
+
+class Call:
+    """One request as its runner has it."""
+
+    def __init__(self, runner: Runner, stream: int, id_: str, window: int, course: Course) -> None:
+        self.id = id_
+        self.course = course
+        self.granted = window
+        self.spent = 0
+        self.made = 0
+        self.is_over = False
+        self.reason: str | None = None
+        self._runner = runner
+        self._stream = stream
+        self._waits_for_credit = False
+        self._left = course.events
+
+    def proceed(self) -> None:
+        """Make the next events for which there is credit."""
+        for _ in range(self.course.burst):
+            if self.is_over:
+                return
+            if not self._left:
+                self._come_to_end()
+                return
+            if self.spent >= self.granted and not self.course.is_greedy:
+                self._waits_for_credit = True
+                return
+            self._make()
+        self._runner.later(self.course.gap_s, self.proceed)
+
+    def _make(self) -> None:
+        runner = self._runner
+        pad = runner.dice.randrange(max(1, self.course.text_bytes_max - 60))
+        text = b'{"of":"%b","n":%d,"pad":"%b"}' % (self.id.encode(), self.made, b"x" * pad)
+        runner.world.checks.made(self, text)
+        self.spent += len(text) + EVENT_OVERHEAD_BYTES
+        self.made += 1
+        self._left -= 1
+        runner.link.post(Kind.EVENT, self._stream, text)
+
+    def _come_to_end(self) -> None:
+        match self.course.end:
+            case "never":
+                return
+            case "dies":
+                self._runner.child.end(-11)
+            case "error" if self.reason is None:
+                self.end(RequestError(self._runner.dice.choice(_APP_ERRORS), "The model is out of order."))
+            case _:
+                self.end(None)
+
+    def grant(self, cost: int) -> None:
+        """Go on, if credit was what was missing."""
+        self.granted += cost
+        if self._waits_for_credit:
+            self._waits_for_credit = False
+            self.proceed()
+
+    def cancel(self, reason: str) -> None:
+        """Nobody wants the rest."""
+        self.reason = reason
+        match self.course.on_cancel:
+            case "prompt":
+                self._stop()
+            case "late":
+                self._runner.later(self._runner.dice.random() * 3, self._stop)
+            case "stuck":
+                self._left = -1  # it neither makes anything nor ends
+            case "deaf":
+                self.course = Course(end="done", gap_s=self.course.gap_s)
+                self.grant(1 << 20)
+
+    def _stop(self) -> None:
+        type_ = self.reason if self.reason in ERROR_TYPES else "client_cancelled"
+        assert type_ is not None
+        self.end(RequestError(type_, ERROR_TYPES[type_].meaning))
+
+    def end(self, error: RequestError | None) -> None:
+        """Say how it ended, once."""
+        if self.is_over:
+            return
+        self.is_over = True
+        runner = self._runner
+        del runner.calls[self._stream]
+        runner.world.checks.ended(self, error)
+        if error is None:
+            runner.link.post(Kind.DONE, self._stream)
+        else:
+            runner.link.post(Kind.ERROR, self._stream, orjson.dumps(error.to_wire()))
+
+
+class Runner:
+    """The inside of one process."""
+
+    def __init__(self, world: World, child: Child, apps: Sequence[AppSpec], nature: Nature, end: End) -> None:
+        self.world = world
+        self.dice = world.dice
+        self.child = child
+        self.nature = nature
+        self.app: AppSpec | None = None
+        self.calls: dict[int, Call] = {}
+        self.end = end  # of the wire
+        self.link = Link(self._receive, self.leave, world.limits)
+        self.is_frozen = self.is_stopped = False
+        self._apps = apps
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count()
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._held: list[Callable[[], None]] = []  # what comes due while it is frozen
+        self._last_stream = 0
+        self._is_leaving = False
+        end.protocol = self.link
+        self.link.connection_made(end)
+        self.later(nature.hello_s, self._greet)
+
+    # --- time -------------------------------------------------------------------------------------------
+
+    def later(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Do something, unless this process is dead by then, and not while it is frozen."""
+        number = next(self._numbers)
+        self._timers[number] = self._loop.call_later(delay_s, self._due, number, act)
+
+    def _due(self, number: int, act: Callable[[], None]) -> None:
+        del self._timers[number]
+        if self.is_frozen:
+            self._held.append(act)
+        else:
+            act()
+
+    def freeze(self, *, is_stopped: bool) -> None:
+        """Stand still: by SIGSTOP, or in a call that holds the interpreter."""
+        self.is_frozen, self.is_stopped = True, is_stopped
+        self.end.freeze()
+
+    def thaw(self) -> None:
+        """Go on."""
+        self.is_frozen = self.is_stopped = False
+        self.end.thaw()
+        held, self._held = self._held, []
+        for act in held:
+            self.later(0, act)
+
+    def die(self) -> None:
+        """Nothing happens in here any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._held.clear()
+        self.calls.clear()
+        self.is_frozen = True
+        if self.nature.orphan_keeps_link:
+            self.end.freeze()
+            self.world.orphans.append(self.end)
+        else:
+            self.end.die()
+
+    # --- its life ---------------------------------------------------------------------------------------
+
+    def _greet(self) -> None:
+        birth = self.nature.birth
+        if birth == "mute":
+            return
+        if birth == "dies":
+            self.child.end(1)
+        elif birth == "faulty file":
+            self._fail("invalid syntax")
+        else:
+            apps = [] if birth == "other app" else [app.to_wire() for app in self._apps]
+            version = VERSION + (birth == "foreign")
+            self.link.post(Kind.HELLO, 0, orjson.dumps({"version": version, "pid": self.child.pid, "apps": apps}))
+
+    def _fail(self, message: str) -> None:
+        fault = {"file": "model.py", "line": 1, "message": message, "traceback": "Traceback: …"}
+        self.link.post(Kind.FAULT, 0, orjson.dumps(fault))
+        self.later(0.01, self.leave)
+
+    def _ready(self) -> None:
+        if self.nature.birth == "faulty setup":
+            self._fail("no weights")
+            return
+        self.link.post(Kind.READY, 0)
+        self.world.note(f"runner {self.child.pid} is ready")
+        nature = self.nature
+        for after_s, act in ((nature.dies_s, lambda: self.child.end(-9)), (nature.babbles_s, self._babble)):
+            if after_s < math.inf:
+                self.later(after_s, act if self.world.is_storm else lambda: None)
+        for after_s, for_s, is_stopped in nature.freezes:
+            self.later(after_s, lambda for_s=for_s, is_stopped=is_stopped: self._freeze_for(for_s, is_stopped))
+        if nature.swells_s < math.inf:
+            self.later(nature.swells_s, self.child.swell)
+
+    def _freeze_for(self, seconds: float, is_stopped: bool) -> None:
+        if self.world.is_storm:
+            self.world.note(f"runner {self.child.pid} stands still for {seconds} s")
+            self.freeze(is_stopped=is_stopped)
+            self._loop.call_later(seconds, self._thaw_alive)
+
+    def _thaw_alive(self) -> None:
+        if self.child.returncode is None:
+            self.thaw()
+
+    def _babble(self) -> None:
+        garbage = self.dice.choice((
+            encode(200, 1, b""), encode(Kind.DONE, 0xFFFF, b""), b"\xff" * 40,
+            encode(Kind.ERROR, self._last_stream, b"no JSON"), encode(Kind.HELLO, 0, b"{}"),
+            encode(Kind.CHECKED, 3, b"[]"), encode(Kind.EVENT, 0xFFFF, b"{}"),
+        ))  # fmt: skip
+        self.end.write(garbage)
+
+    def leave(self) -> None:
+        """The word to leave: EOF, or TERM. Every call is told, and the process ends a little later."""
+        if self._is_leaving or not self.nature.heeds_eof:
+            return
+        self._leave()
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        if self.nature.heeds_term and not self._is_leaving:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._is_leaving = True
+        for call in tuple(self.calls.values()):
+            if call.reason is None:
+                call.cancel("shutting_down")
+        self.later(self.nature.leave_s, lambda: self.child.end(0))
+
+    # --- frames -----------------------------------------------------------------------------------------
+
+    def _receive(self, kind: int, stream: int, payload: bytes) -> None:
+        match kind:
+            case Kind.SETUP:
+                name = orjson.loads(payload)["app"]
+                self.app = next(app for app in self._apps if app.name == name)
+                self.later(self.nature.ready_s, self._ready)
+            case Kind.CHECK:
+                self._check(stream, payload)
+            case Kind.START:
+                self._start(stream, payload)
+            case Kind.WINDOW | Kind.CANCEL:
+                self.world.checks.that(stream <= self._last_stream, "a frame for a stream that was never started")
+                if call := self.calls.get(stream):
+                    self._tell(call, kind, payload)
+            case Kind.PING:
+                self.link.post(Kind.PONG, stream, payload)
+            case _:
+                self.world.checks.fail(f"a frame of kind {kind}")
+
+    def _tell(self, call: Call, kind: int, payload: bytes) -> None:
+        if kind == Kind.WINDOW:
+            call.grant(int.from_bytes(payload, "big"))
+            return
+        self.world.checks.that(call.reason is None or self._is_leaving, f"{call.id} was cancelled twice")
+        call.cancel(payload.decode())
+
+    def _check(self, stream: int, payload: bytes) -> None:
+        _, body = _read(payload)
+        answer = b"" if body["valid"] else orjson.dumps(_invalid().to_wire())
+        self.later(self.dice.choice((0.0, 0.01, 1.0)), lambda: self.link.post(Kind.CHECKED, stream, answer))
+
+    def _start(self, stream: int, payload: bytes) -> None:
+        head, body = _read(payload)
+        checks = self.world.checks
+        checks.that(stream not in self.calls, f"stream {stream} is started twice")
+        checks.that(self.app is not None, "START before SETUP")
+        assert self.app is not None
+        checks.that(
+            len(self.calls) < self.app.max_multiplexing, f"runner {self.child.pid} is given more than it has slots"
+        )
+        self._last_stream = max(self._last_stream, stream)
+        course = Course.draw(self.dice, self.world.plan.rough_calls if self.world.is_storm else 0.0, self.world.limits)
+        call = Call(self, stream, head["request_id"], head["window"], course)
+        checks.started(self, call)
+        self.calls[stream] = call
+        if self._is_leaving:
+            call.end(RequestError("shutting_down", "The runner is leaving."))
+        elif not body["valid"]:
+            call.end(_invalid())
+        else:
+            self.later(course.first_s, call.proceed)
+
+
+def _read(payload: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    head, _, body = payload.partition(b"\n")
+    return orjson.loads(head), orjson.loads(body)
+
+
+def _invalid() -> RequestError:
+    detail = [{"loc": ["body", "prompt"], "msg": "Field required", "type": "missing"}]
+    return RequestError("validation_error", "Field required", detail=detail)
