@@ -7,6 +7,7 @@ that is lost, is noticed by whoever comes next.
 import json
 import re
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -18,135 +19,219 @@ from tests.support.server import ROOT, RawStream, eventually, running_server
 MODELS = ROOT / "tests" / "fault" / "models" / "raising.py"
 
 RAISING = ["generator", "async-generator", "def", "async-def", "emit-thread", "task"]
-MANY = ["generator", "async-generator", "emit", "emit-async"]
-ONE = ["last-of-generator", "def", "async-def"]
+YIELDING = ["generator", "async-generator", "emit", "emit-async"]
+RETURNING = ["last-of-generator", "def", "async-def"]
 
 BEFORE, BETWEEN, AFTER = 0, 1, EVENTS
 
 
 @pytest.fixture(scope="module")
 def server():
-    """It logs all that is raised here in a second, and soon says so when a slot is missing."""
-    with running_server(
-        MODELS, limits={"slot_wait_s": 5, "output_bytes_per_s_max": 64 * 1024 * 1024, "events_bytes_max": 1024**3}
-    ) as server:
+    """It has room in its log for all that is raised here, soon says so when a slot is missing, and is quick to cut."""
+    limits = {"output_bytes_per_s_max": 64 * 1024 * 1024, "slot_wait_s": 5, "cut_delay_s": 0.005}
+    with running_server(MODELS, limits=limits) as server:
         yield server
         assert len(re.findall(r"is ready \(runner", server.log)) == 2, "a runner was lost"
         assert "Headrace's own" not in server.log
 
 
-def strictly(text: bytes) -> object:
+@pytest.fixture
+def raising(server):
+    """An app, in whose one runner somebody else reads a stream."""
+    with bystander(server, path="/test/raising/ticks/stream", ticks=4, pause_s=0.005):
+        yield "/test/raising"
+
+
+@pytest.fixture
+def spoilt(server):
+    """Another, in the same way."""
+    with bystander(server, path="/test/spoilt/ticks/stream", ticks=4, pause_s=0.005):
+        yield "/test/spoilt"
+
+
+@dataclass
+class Told:
+    """What a caller of the stream view was told, once it had all of it."""
+
+    items: list
+    error: dict | None  # in the words of an error event, whichever way it came
+    error_at: float
+    bytes: bytes
+
+
+def strictly(text: bytes):
     """JSON as its standard has it: Python's own reader takes NaN."""
 
-    def refuse(constant: str) -> object:
+    def refuse(constant: str):
         raise AssertionError(f"{constant} is no JSON: {text!r}")
 
     return json.loads(text.decode("ascii"), parse_constant=refuse)
 
 
-def read(server, path: str, body: object) -> tuple[RawStream, float]:
-    """A stream read to its end, and when its last event came."""
+def read(server, path: str, body: object) -> Told:
+    """Read a stream, or the answer in its place, to its end. What is neither one form nor the other fails."""
     with server.open(path, body) as stream:
-        head = stream.read_until(b"\r\n\r\n").partition(b"\r\n\r\n")[0]
-        if b"text/event-stream" not in head:
-            length = int(re.search(rb"content-length: (\d+)", head)[1])
-            while len(stream.bytes) < len(head) + 4 + length:
-                stream.bytes += stream.socket.recv(65_536)
-            return stream, time.monotonic()
-        last = 0.0
-        while piece := stream.socket.recv(65_536):
-            stream.bytes += piece
-            if b"event: error" in piece:
-                last = time.monotonic()
-            if stream.is_whole:
-                break
-        return stream, last
+        stream.read_until(b"\r\n\r\n")
+        id_ = re.search(rb"x-fal-request-id: (\S+)", stream.head)[1].decode()
+        if b"content-type: text/event-stream" in stream.head:
+            return events_of(stream, id_)
+        size = len(stream.head) + 4 + int(re.search(rb"content-length: (\d+)", stream.head)[1])
+        while len(stream.bytes) < size:
+            stream.bytes += stream.socket.recv(65_536)
+        return answer_of(stream, id_)
 
 
-def blocks(stream: RawStream) -> list[tuple[bytes, object]]:
-    """The kind and the JSON of every event; anything else on the wire fails."""
+def answer_of(stream: RawStream, id_: str) -> Told:
+    answer = strictly(stream.bytes[len(stream.head) + 4 :])
+    status = int(stream.head.split()[1])
+    assert set(answer) == {"detail", "error_type", "request_id"}
+    assert f"x-fal-error-type: {answer['error_type']}".encode() in stream.head
+    error = {"type": answer["error_type"], "message": answer["detail"], "request_id": answer["request_id"]}
+    assert error["request_id"] == id_
+    return Told([], error | {"retryable": False, "status": status}, time.monotonic(), stream.bytes)
+
+
+def events_of(stream: RawStream, id_: str) -> Told:
+    items, error, error_at = [], None, 0.0
+    piece = stream.bytes
+    while not stream.is_whole and piece:
+        if not error_at and b"event: error" in stream.bytes:
+            error_at = time.monotonic()
+        piece = stream.socket.recv(65_536)
+        stream.bytes += piece
     assert stream.body.endswith(b"\n\n")
-    found = []
     for block in stream.body[:-2].split(b"\n\n"):
-        match = re.fullmatch(rb"(?:event: (error)\n)?data: ([^\r\n]+)", block)
+        match = re.fullmatch(rb"(event: error\n)?data: ([^\r\n]+)", block)
         assert match, block
-        found.append((match[1] or b"", strictly(match[2])))
-    return found
+        assert error is None, "nothing comes behind an error event"
+        value = strictly(match[2])
+        if match[1]:
+            assert list(value) == ["error"]
+            error = value["error"]
+            assert error["request_id"] == id_
+        else:
+            items.append(value)
+    assert stream.is_whole == (error is None)
+    return Told(items, error, error_at, stream.bytes)
 
 
-def id_of(stream: RawStream) -> str:
-    return re.search(rb"x-fal-request-id: (\S+)", stream.bytes)[1].decode()
-
-
-def one_error(server, stream: RawStream, items: list, type_: str) -> dict:
-    """The one error that a stream has behind its items, as an event or a status. The rest of the wire must be fit for it."""
-    if not items:
-        head, _, body = stream.bytes.partition(b"\r\n\r\n")
-        error = strictly(body)
-        assert head.startswith(b"HTTP/1.1 500 ")
-        assert (error["error_type"], error["request_id"]) == (type_, id_of(stream))
-        return {"message": error["detail"]}
-    *before, (kind, last) = blocks(stream)
-    assert [item for _, item in before] == items
-    assert {kind for kind, _ in before} == {b""}
-    assert (kind, list(last)) == (b"error", ["error"])
-    assert not stream.is_whole
-    error = last["error"]
-    assert error == {
-        "type": type_,
-        "message": error["message"],
-        "request_id": id_of(stream),
-        "retryable": False,
-        "status": 500,
-    }
-    return error
-
-
-# --- raised ---------------------------------------------------------------------------------------------------
-
-
-def forget_times(stream: RawStream) -> float:
-    """Take the times out of a stream's events; return the last of them."""
-    times = re.findall(rb',"at":([0-9.e+]+)', stream.bytes)
-    lines = re.split(rb"(\r\n)", stream.bytes)
-    assert lines
-    return float(times[-1]) if times else 0.0
+# --- what is raised -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.promise("S11")
 @pytest.mark.parametrize("kind", RAISING)
 @pytest.mark.parametrize("what", RAISES)
-def test_whatever_a_model_raises_is_one_error_that_says_nothing_of_it(server, what, kind, count, figures):
+def test_whatever_a_model_raises_is_one_error_that_says_nothing_of_it(server, raising, what, kind):
+    logged = len(server.log)
+
+    told = {
+        at: read(server, f"{raising}/{kind}/stream", {"what": what, "at": at}) for at in (BEFORE, BETWEEN, AFTER)
+    }
+    answer = server.post(f"{raising}/{kind}", {"what": what, "at": AFTER})
+
+    for at, one in told.items():
+        assert [item["i"] for item in one.items] == list(range(at))
+        assert one.error == {
+            "type": "runner_server_error",
+            "message": "Internal Server Error",
+            "request_id": one.error["request_id"],
+            "retryable": False,
+            "status": 500,
+        }
+        assert SECRET.encode() not in one.bytes
+    assert (answer.status, answer.json["error_type"]) == (500, "runner_server_error")
+    assert (answer.json["detail"], SECRET.encode() in answer.body) == ("Internal Server Error", False)
+    for id_ in [*(one.error["request_id"] for one in told.values()), answer.json["request_id"]]:
+        eventually(lambda: traceback_of(server, id_, logged), f"the traceback of request {id_} is in the log")
+
+
+def traceback_of(server, request_id: str, since: int) -> bool:
+    """Whether the log has one under the request's id, that leads into the model's file."""
+    story = server.log[since:].partition(f"request {request_id} failed in the app's code")[2]
+    return "models/raising.py" in story
+
+
+@pytest.mark.promise("S11")
+@pytest.mark.parametrize("kind", RAISING)
+def test_an_error_is_told_at_once(server, raising, kind, count, figures):
     times_s = []
 
-    with bystander(server, path="/test/raising/ticks/stream", ticks=10, pause_s=0.01) as other:
-        for _ in range(count(smoke=1, full=3)):
-            for at in (BEFORE, BETWEEN, AFTER):
-                stream, told_at = read(server, f"/test/raising/{kind}/stream", {"what": what, "at": at})
+    for _ in range(count(smoke=5, full=40)):
+        told = read(server, f"{raising}/{kind}/stream", {"what": "Exception", "at": AFTER})
+        times_s.append(told.error_at - told.items[-1]["at"])
 
-                if at == BEFORE:
-                    error = one_error(server, stream, [], "runner_server_error")
-                else:
-                    made = [item for _, item in blocks(stream)[:-1]]
-                    assert [item["i"] for item in made] == list(range(at))
-                    error = one_error(server, stream, made, "runner_server_error")
-                    times_s.append(told_at - made[-1]["at"])
-                assert error["message"] == "Internal Server Error"
-                assert SECRET.encode() not in stream.bytes
-                is_logged(server, id_of(stream))
-
-            answer = server.post(f"/test/raising/{kind}", {"what": what, "at": AFTER})
-            assert (answer.status, answer.json["error_type"]) == (500, "runner_server_error")
-            assert SECRET.encode() not in answer.body
-
-    figures("S11", **spread_ms(times_s), others_gap_ms=other.gap_ms)
+    figures("S11", **spread_ms(times_s))
 
 
-def is_logged(server, request_id: str) -> None:
-    """The log has a traceback under the request's id, that leads into the model's file."""
+# --- what is yielded ------------------------------------------------------------------------------------------
 
-    def found():
-        _, said, story = server.log.partition(f"request {request_id} failed in the app's code")
-        return said and "models/raising.py" in story
+#: How the message names the value that JSON cannot hold: by its type, or by what is the matter with that.
+NAMED = {
+    "bytes": "type bytes",
+    "bytes inside": "type bytes",
+    "bytearray": "type bytearray",
+    "memoryview": "type memoryview",
+    "set": "type set",
+    "frozenset": "type frozenset",
+    "half a surrogate pair": "a str with half of a surrogate pair",
+    "half a surrogate pair in a key": "a str with half of a surrogate pair",
+    "cycle": "a value inside itself",
+    "too deep": "nested too deeply",
+    "object": "type object",
+    "huge int": "an int beyond 64 bits",
+    "complex": "type complex",
+    "decimal": "type decimal.Decimal",
+    "path": "type PurePosixPath",
+    "int key": "a dict key that is not a str",
+    "tuple key": "a dict key that is not a str",
+    "generator": "type generator",
+    "lock": "Lock",
+    "exception": "type ValueError",
+    "class": "ModelMetaclass",
+    "module": "type module",
+    "model holding bytes": "bytes that are not UTF-8",
+    "model holding an object": "Lock",
+    "model inside, holding bytes": "bytes that are not UTF-8",
+    "array of objects": "type object",
+    "array of complex": "type complex",
+}
 
-    eventually(found, "the traceback is in the log")
+
+@pytest.mark.promise("S12")
+@pytest.mark.parametrize("what", BAD)
+def test_what_json_cannot_hold_is_an_error_that_names_its_type(server, spoilt, what):
+    told = []
+    for at in (0, 1):
+        for kind in YIELDING:
+            told.append((at, read(server, f"{spoilt}/{kind}/stream", {"what": what, "at": at})))
+        told.append((at, read(server, f"{spoilt}/last-of-generator/stream", {"what": what, "at": at})))
+    answers = [server.post(f"{spoilt}/{kind}", {"what": what}) for kind in (*YIELDING, *RETURNING)]
+
+    for at, one in told:
+        assert one.items == [{"i": 0}] * at
+        assert (one.error["type"], one.error["status"], one.error["retryable"]) == (
+            "unserializable_item",
+            500,
+            False,
+        )
+        assert NAMED[what] in one.error["message"]
+        assert SECRET.encode() not in one.bytes
+    for answer in answers:
+        assert (answer.status, strictly(answer.body)["error_type"]) == (500, "unserializable_item")
+        assert NAMED[what] in answer.json["detail"]
+        assert SECRET.encode() not in answer.body
+
+
+@pytest.mark.promise("S12")
+@pytest.mark.parametrize("what", GOOD)
+def test_what_json_can_hold_after_all_arrives(server, spoilt, what):
+    arrives = GOOD[what][1]
+
+    for kind in YIELDING:
+        told = read(server, f"{spoilt}/{kind}/stream", {"what": what, "at": 1})
+        assert (told.items, told.error) == ([{"i": 0}, arrives, {"i": 2}], None)
+    for kind in RETURNING:
+        if what == "None":  # a function that returns None has returned nothing
+            continue
+        answer = server.post(f"{spoilt}/{kind}", {"what": what})
+        assert (answer.status, strictly(answer.body)) == (200, arrives)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -170,7 +170,6 @@ class Client:
         self.is_cut = False  # the connection ended
         self.is_complete = False  # the answer ended as HTTP ends one
         self.is_answered = False  # the gateway is done with it
-        self.live: LiveRequest | None = None
         self.transport = _Socket(
             self, world.dice.choice((600, 5_000, 1 << 20)), world.dice.choice((1_000, 64 * 1024))
         )
@@ -183,6 +182,7 @@ class Client:
         self._timers: list[asyncio.TimerHandle] = []
         self._disconnected: asyncio.Future[None] = self._loop.create_future()
         self._is_body_sent = False
+        self._over = asyncio.Event()
         self.outlet = Outlet(self, self._cycle("POST", habit.path))  # type: ignore[arg-type]
 
     # --- the request ------------------------------------------------------------------------------------
@@ -199,24 +199,29 @@ class Client:
         """Make the request, and live up to the habit."""
         self._scope["extensions"][OUTLET] = self.outlet
         habit = self.habit
-        for after_s, act in ((habit.leaves_s, self.leave), (habit.stops_s, self._stop)):
-            if after_s < math.inf:
-                self._timers.append(self._loop.call_later(after_s, act))
+        self._later(habit.leaves_s, self.leave)
+        self._later(habit.stops_s, self._stop)
+        if habit.is_followed:
+            self._later(0.3, lambda: self._join(paces=False))
         try:
             await self.world.gateway(self._scope, self._receive, self._send)
         finally:
             self.is_answered = True
-        if self.habit.is_followed or self.habit.comes_back_s < math.inf:
-            pass
-        while not (self.is_complete or self.is_cut or self.has_left):
-            if self.outlet.is_done and not self.transport._unsent and not self.transport.sent:
-                break
-            if self.habit.stalls_at_bytes <= self._taken_bytes:
-                break
-            await asyncio.sleep(0.5)
+        if self.habit.stalls_at_bytes < math.inf:
+            self._over.set()
+        await self._over.wait()
         for timer in self._timers:
             timer.cancel()
         self.world.checks.client_is_done(self)
+
+    def _settle(self) -> None:
+        """Note whether there is anything more to come."""
+        if self.has_left or self.is_complete or (self.is_cut and not self.transport.sent):
+            self._over.set()
+
+    def _later(self, after_s: float, act: Callable[[], None]) -> None:
+        if after_s < math.inf:
+            self._timers.append(self._loop.call_later(after_s, act))
 
     async def _receive(self) -> dict[str, Any]:
         if self.has_left:
@@ -252,7 +257,7 @@ class Client:
         self.outlet.lost()
         if not self._disconnected.done():
             self._disconnected.set_result(None)
-        self.look()
+        self._settle()
 
     def leave(self) -> None:
         """Go away: the gateway is told soon, or, of a client that vanished, by the kernel's timeout."""
@@ -263,16 +268,19 @@ class Client:
         self.world.checks.left(self)
         limits = self.world.limits
         after_s = limits.stall_timeout_s + 5 + limits.heartbeat_s if self.habit.vanishes else 0.001
-        self._loop.call_later(after_s, self._is_lost)
+        self._loop.call_later(after_s, self.transport.abort)
+        self.world.later(self.habit.comes_back_s, lambda: self._join(paces=True))
+        self._settle()
 
-    def _is_lost(self) -> None:
-        if not self.transport.is_lost:
-            self.transport.abort()
+    def _join(self, *, paces: bool) -> None:
+        live = self.world.checks.request_of(self)
+        if live is not None and not live.is_over:
+            Follower(self.world, live, paces=paces)
 
     def _stop(self) -> None:
         """Ask by HTTP that the request be stopped; who asks does not wait for the answer."""
-        live = self.world.checks.of_client(self)
-        if live is None or self.has_left:
+        live = self.world.checks.request_of(self)
+        if live is None:
             return
         path = f"/{live.route.app.name}/requests/{live.id}/cancel"
         habit = Habit(path=path, headers=self.habit.headers)
@@ -286,9 +294,11 @@ class Client:
         """Something may be there to read."""
         if self.habit.bytes_per_s == self.habit.stalls_at_bytes == math.inf:
             self._take(len(self.transport.sent))
+            if self.transport.get_write_buffer_size():
+                self.transport.push()
         elif not self._is_reading:
             self._is_reading = True
-            self._timers.append(self._loop.call_later(0.1, self._read))
+            self._later(0.1, self._read)
 
     def _read(self) -> None:
         self._is_reading = False
@@ -307,6 +317,7 @@ class Client:
         self._taken_bytes += count
         self._rest += taken
         self._parse()
+        self._settle()
 
     def _parse(self) -> None:
         if not self.status:

@@ -47,6 +47,7 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "payload_too_large": ErrorType(413, _CALLER, False, "The body is over the limit that the message names."),
     "unsupported_media_type": ErrorType(415, _CALLER, False, "The body must be JSON and say so, uncompressed."),
     "validation_error": ErrorType(422, _CALLER, False, "`detail` lists each wrong field: loc, msg, type."),
+    "idempotency_conflict": ErrorType(422, _CALLER, False, "The `Idempotency-Key` was used with another body."),
     "request_header_fields_too_large": ErrorType(431, _CALLER, False, "A header, or all of them, over the limit."),
     "uri_too_long": ErrorType(414, _CALLER, False, "The request target is over the limit."),
     "replay_gone": ErrorType(412, _CALLER, False, "The events asked for are not kept any more, or never were."),

@@ -126,8 +126,8 @@ class Gateway:
             route = self._catalog.routes.find(call.path)
         except UnknownPath as unknown:
             if (asked := requests.asked_of(call.path, self._catalog.routes)) is not None:
-                _allow(call, "PUT")
-                call.answer(requests.cancel(asked, call, self._dispatcher))
+                _allow(call, *requests.METHODS[asked.action])
+                await requests.answer(asked, call, self._dispatcher, self._limits)
                 return
             raise RequestError("not_found", str(unknown)) from None
         _allow(call, "POST")

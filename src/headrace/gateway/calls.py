@@ -50,6 +50,8 @@ async def open_request(
 ) -> tuple[LiveRequest, float | None]:
     """Read and check the body, then open the request; return it and its start timeout.
 
+    With the `Idempotency-Key` of an earlier call, it is that call's request, whose id becomes this call's.
+
     Raises `RequestError` for every refusal, `ClientLeft` when nobody is there to be told.
     """
     start_timeout_s = start_timeout_of(call.headers)
@@ -66,7 +68,10 @@ async def open_request(
     except BaseException:
         held.let_go()
         raise
-    if held.count:
+    if live.id != call.id:  # an earlier call's
+        call.id = live.id
+        held.let_go()
+    elif held.count:
         live.on_final.append(lambda _: held.let_go())
     return live, start_timeout_s
 

@@ -10,7 +10,10 @@ client means success; by a cut, which is flushed and then ended by FIN; or abort
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import http
+import sys
+import termios
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -91,6 +94,20 @@ class Outlet:
         """Bytes written and not yet taken by the kernel."""
         return self._connection.transport.get_write_buffer_size()
 
+    @property
+    def untaken_bytes(self) -> int:
+        """Bytes written that the client's side has not acknowledged: any change of it is a sign of life.
+
+        On Linux. Elsewhere what the kernel holds is not known, and a change shows only once it takes more.
+        """
+        transport = self._connection.transport
+        if sys.platform != "linux" or transport.is_closing():
+            return self.buffered_bytes
+        # A full buffer takes more only once a third of it is free: at 1 KB/s after a minute and a half, and a reader
+        # that moves would pass for one that does not. So the kernel is asked (SIOCOUTQ, tcp(7)).
+        fd = transport.get_extra_info("socket").fileno()
+        return self.buffered_bytes + int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
     async def catch_up(self, limits: Limits) -> None:
         """Wait until the client has taken earlier answers: one that pipelines and never reads gets no more."""
         if self.is_paused:
@@ -99,11 +116,11 @@ class Outlet:
     async def flushed(self, limits: Limits) -> None:
         """Wait until the client has taken all there is; drop one that takes no byte for `stall_timeout_s`."""
         loop = asyncio.get_running_loop()
-        buffered, since = self.buffered_bytes, loop.time()
-        while buffered and not self.is_lost:
+        untaken, since = self.untaken_bytes, loop.time()
+        while self.buffered_bytes and not self.is_lost:
             await asyncio.sleep(0.05)
-            if self.buffered_bytes != buffered:
-                buffered, since = self.buffered_bytes, loop.time()
+            if self.untaken_bytes != untaken:
+                untaken, since = self.untaken_bytes, loop.time()
             elif loop.time() - since >= limits.stall_timeout_s:
                 self.abort()
                 return

@@ -1,7 +1,10 @@
-"""What can be done with a request that lives already, by its id: for now, stop it.
+"""What can be done with a request by its id: watch it, and stop it.
 
-`PUT /{owner}/{alias}/requests/{id}/cancel` and its answers are fal's (protocol section 7). An endpoint's path may
-stand before `/requests/`, as some clients write it; it says nothing more than the id does.
+    GET, POST  /{owner}/{alias}/requests/{id}/stream   its events: from the start, or behind the last one seen
+    PUT        /{owner}/{alias}/requests/{id}/cancel   stop it, whatever its policy for readers that leave
+
+The second is fal's (protocol section 7); the first is ours. An endpoint's path may stand before `/requests/`, as
+some clients write it; it says nothing more than the id does. Another key's request is as unknown as any.
 """
 
 from __future__ import annotations
@@ -10,39 +13,59 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from headrace.core.errors import RequestError
+from headrace.core.limits import Limits
 from headrace.core.routes import RouteTable, UnknownPath
-from headrace.gateway.answers import Answer, value_answer
+from headrace.gateway.answers import value_answer
+from headrace.gateway.attach import last_seen, watch
 from headrace.gateway.calls import Call
 from headrace.supervisor.dispatch import Dispatcher
+from headrace.supervisor.streams import LiveRequest
 
-_CANCEL: Final = re.compile(r"(?:/.*)?/requests/([^/]+)/cancel")
+_PATH: Final = re.compile(r"(?:/.*)?/requests/([^/]+)/(stream|cancel)")
+
+#: The methods of each action.
+METHODS: Final = {"stream": ("GET", "POST"), "cancel": ("PUT",)}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that a path names."""
+    """What a path asks of which request."""
 
     app: str
     id: str
+    action: str  # a key of METHODS
 
 
 def asked_of(path: str, routes: RouteTable) -> Asked | None:
-    """Return the request that a path asks to cancel, if it does that."""
+    """Return what a path asks of a request, if it names one."""
     try:
         app, below = routes.app_of(path)
     except UnknownPath:
         return None
-    match = _CANCEL.fullmatch(below)
-    return None if match is None else Asked(app.name, match[1])
+    match = _PATH.fullmatch(below)
+    return None if match is None else Asked(app.name, match[1], match[2])
 
 
-def cancel(asked: Asked, call: Call, dispatcher: Dispatcher) -> Answer:
-    """Stop a request, whatever its policy for readers that leave.
-
-    202 once it was told to stop, and again while it stops; 404 for one that is over, unknown, or another key's.
-    """
+async def answer(asked: Asked, call: Call, dispatcher: Dispatcher, limits: Limits) -> None:
+    """Do what is asked. Raises `RequestError`."""
     live = dispatcher.find(asked.id, call.owner)
-    if live is None or live.route.app.name != asked.app:
-        return value_answer(404, {"status": "NOT_FOUND"}, call.id)
+    if live is not None and live.route.app.name != asked.app:
+        live = None
+    if asked.action == "cancel":
+        status, told = _cancel(live)
+        call.answer(value_answer(status, told, call.id))
+    elif live is None:
+        # One that is over for longer than it is kept looks the same; both are told before any event.
+        raise RequestError("not_found", f"There is no request {asked.id!r} here, or not any more.")
+    else:
+        await watch(live, last_seen(call), call, dispatcher, limits)
+
+
+def _cancel(live: LiveRequest | None) -> tuple[int, dict[str, str]]:
+    if live is None:
+        return 404, {"status": "NOT_FOUND"}
+    if live.is_final:
+        return 400, {"status": "ALREADY_COMPLETED"}
     live.cancel("client_cancelled", "The request was stopped by a call to its cancel route.")
-    return value_answer(202, {"status": "CANCELLATION_REQUESTED"}, call.id)
+    return 202, {"status": "CANCELLATION_REQUESTED"}

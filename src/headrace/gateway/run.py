@@ -26,12 +26,12 @@ async def run(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits) 
     finally:
         live.detach(waiter)
     if len(result) <= UNCOUNTED_BYTES:
-        call.answer(json_answer(200, result, call.id))
+        call.answer(json_answer(200, result, live.id))
         return
     held = HeldBytes(dispatcher.bodies)
     try:
         held.grow_to(len(result))
-        call.answer(json_answer(200, result, call.id))
+        call.answer(json_answer(200, result, live.id))
         await call.outlet.flushed(limits)
     finally:
         held.let_go()

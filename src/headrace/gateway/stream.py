@@ -1,20 +1,18 @@
 """The stream view: a request's items as server-sent events, and a real HTTP status when there is none.
 
-Headers are held until the first event, the end, or a while (`limits.headers_hold_s`), so that whatever fails
-early is an ordinary HTTP answer with a JSON body. Afterwards the writer tells failures in the stream itself.
+A call that brings the id of an event of ours comes back to a stream that was cut: it goes on behind that event,
+and nothing is started. So does one with the `Idempotency-Key` of a request that is still known.
 """
 
 from __future__ import annotations
 
-import asyncio
-
 from headrace.core.limits import Limits
-from headrace.core.request import State
 from headrace.core.routes import Route
+from headrace.gateway.attach import last_seen, watch, watch_again
 from headrace.gateway.calls import Call, open_request
 from headrace.gateway.events import EventWriter
+from headrace.gateway.reading import write_to_its_end
 from headrace.supervisor.dispatch import Dispatcher
-from headrace.supervisor.streams import LiveRequest
 
 
 async def stream(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits) -> None:
@@ -22,43 +20,15 @@ async def stream(call: Call, route: Route, dispatcher: Dispatcher, limits: Limit
 
     This reader sets the pace of its request; what its leaving means is the request's policy (`core.disconnect`).
     """
+    seen = last_seen(call)
+    if seen is not None:
+        await watch_again(seen, route, call, dispatcher, limits)
+        return
+    own_id = call.id
     live, start_timeout_s = await open_request(call, route, dispatcher, limits)
-    meters = dispatcher.meters_of(live)
-    writer = EventWriter(live, call.outlet, limits, meters, extra=call.extra)
-    live.attach(writer, paces=True)
-    hold = _Hold(writer, live, limits, has_start_timeout=start_timeout_s is not None)
-    try:
-        writer.wake()
-        await writer.ended
-        if writer.has_begun:
-            await writer.close()
-        elif live.error is not None and not call.outlet.is_lost:
-            raise live.error
-    finally:
-        hold.cancel()
-        live.detach(writer)
-
-
-class _Hold:
-    """The time for which a silent stream's headers are held; then they are sent, and a first heartbeat.
-
-    A caller with a start timeout is told by status when it passes: its headers are held until the request has
-    a slot, at most `headers_hold_start_timeout_s`.
-    """
-
-    def __init__(self, writer: EventWriter, live: LiveRequest, limits: Limits, *, has_start_timeout: bool) -> None:
-        self._writer = writer
-        self._live = live
-        self._loop = asyncio.get_running_loop()
-        longest_s = limits.headers_hold_start_timeout_s if has_start_timeout else limits.headers_hold_s
-        self._deadline = self._loop.time() + longest_s
-        self._timer = self._loop.call_later(limits.headers_hold_s, self._is_due)
-
-    def _is_due(self) -> None:
-        if self._live.state is State.QUEUED and self._loop.time() < self._deadline:
-            self._timer = self._loop.call_later(0.1, self._is_due)
-        else:
-            self._writer.begin_in_silence()
-
-    def cancel(self) -> None:
-        self._timer.cancel()
+    if live.id != own_id:
+        await watch(live, None, call, dispatcher, limits)
+        return
+    writer = EventWriter(live, call.outlet, limits, dispatcher.meters_of(live), extra=call.extra)
+    has_start_timeout = start_timeout_s is not None
+    await write_to_its_end(writer, live, call, limits, paces=True, has_start_timeout=has_start_timeout)

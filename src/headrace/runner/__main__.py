@@ -49,6 +49,8 @@ def main() -> int:
     limits = Limits(**json.loads(arguments.limits))
     _prepare_process()
     sock = _take_socket(arguments.fd)
+    if _has_hung_up(sock):  # the node died before the kernel was told to end us with it
+        return 0
     inherit.install()
     try:
         apps = load(arguments.target)
@@ -90,6 +92,15 @@ def _take_socket(fd: int) -> socket.socket:
     os.set_inheritable(fd, False)
     os.register_at_fork(after_in_child=lambda: os.close(fd))
     return sock
+
+
+def _has_hung_up(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False  # it is there, and says nothing yet
+    except OSError:
+        return True
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

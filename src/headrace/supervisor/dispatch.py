@@ -17,6 +17,7 @@ from headrace.core.memory import Budget, to_shed
 from headrace.core.request import RequestId, State, new_request_id
 from headrace.core.routes import Route
 from headrace.supervisor.catalog import Catalog
+from headrace.supervisor.idempotency import IdempotencyKey, Known, hash_of
 from headrace.supervisor.meters import AppMeters, Meters, Reading
 from headrace.supervisor.streams import LiveRequest
 
@@ -42,6 +43,7 @@ class Dispatcher:
         self._node = node
         self._limits = limits
         self._live: dict[RequestId, LiveRequest] = {}
+        self._known: dict[object, Known] = {}  # requests with a key of their caller's, alive or past
         self._past: dict[RequestId, LiveRequest] = {}  # have ended, and can be watched for a while; oldest first
         self._held_bytes = 0  # of events, at the last look
         self.is_draining = False
@@ -68,6 +70,9 @@ class Dispatcher:
     ) -> LiveRequest:
         """Start a request, or let it wait for its slot; what becomes of it is told to its readers.
 
+        With an `Idempotency-Key` that this owner has used for this endpoint, it is the request of then, alive or
+        ended a while ago: nothing is started, and its id is not `id_`.
+
         `headers` have lower-case names; the app sees only `HEADERS_FOR_APPS` of them. `owner` is the key that
         may stop it. `start_timeout_s` is the longest wait for a slot (`X-Fal-Request-Timeout`); the default is
         `limits.slot_wait_s`.
@@ -76,7 +81,15 @@ class Dispatcher:
         or the header `X-Headrace-On-Disconnect` cannot be read.
         """
         try:
-            return self._open(id_, route, body, headers, owner, start_timeout_s)
+            if (text := headers.get("idempotency-key")) is None:
+                return self._open(id_, route, body, headers, owner, start_timeout_s)
+            key = IdempotencyKey.of(text, route, owner)
+            if (known := self._known.get(key)) is not None:
+                return known.same_as(body)
+            live = self._open(id_, route, body, headers, owner, start_timeout_s)
+            live.key = key
+            self._known[key] = Known(live, hash_of(body))
+            return live  # noqa: TRY300 - what is raised above is a refusal, whichever way
         except RequestError as refusal:
             meters = self._meters.app(route.app.name)
             meters.request_ended(route.view.value, refusal.type, 0.0, 0)
@@ -123,7 +136,7 @@ class Dispatcher:
         if self._live.pop(live.id, None) is not None:
             self._past[live.id] = live
             if len(self._past) > self._limits.replays_max:
-                del self._past[next(iter(self._past))]
+                self._forget(next(iter(self._past.values())))
         now = monotonic()
         meters = self.meters_of(live)
         ending = "completed" if live.error is None else live.error.type
@@ -149,13 +162,25 @@ class Dispatcher:
         for live in tuple(self._past.values()):
             if live.ended_at is not None and live.ended_at > horizon:
                 return
-            del self._past[live.id]
+            self._forget(live)
+
+    def _forget(self, live: LiveRequest) -> None:
+        del self._past[live.id]
+        self._known.pop(live.key, None)
 
     def _free_taken(self) -> None:
-        """Have the oldest requests give up what their readers have taken, while all logs keep too much."""
-        kept = (*self._past.values(), *self._live.values())
-        excess = sum(one.replay.kept for one in kept) - self._limits.replays_bytes_max
-        for one in kept:
+        """While all logs keep too much, forget past requests, and then what readers of live ones have taken.
+
+        The oldest go first.
+        """
+        past, live = tuple(self._past.values()), tuple(self._live.values())
+        excess = sum(one.replay.kept for one in (*past, *live)) - self._limits.replays_bytes_max
+        for one in past:
+            if excess <= 0:
+                return
+            excess -= one.replay.kept
+            self._forget(one)
+        for one in live:
             if excess <= 0:
                 return
             excess -= one.replay.drop_taken()

@@ -48,6 +48,7 @@ class LiveRequest:
         "grace_s",
         "headers",
         "id",
+        "key",
         "left_at",
         "limits",
         "on_cancel",
@@ -74,6 +75,7 @@ class LiveRequest:
     ) -> None:
         self.id = id_
         self.attempt = 1
+        self.key: object = None  # under which the dispatcher knows it, beside its id
         self.route = route
         self.body = body
         self.headers = headers
@@ -112,6 +114,11 @@ class LiveRequest:
         return self.state in FINAL
 
     @property
+    def waits_for_reader(self) -> bool:
+        """Whether the reader that set its pace has left, and may come back to set it again."""
+        return self._pacer is None and self.replay.pace is not None
+
+    @property
     def is_held_by_reader(self) -> bool:
         """Whether the runner has used up its window, and waits for the pacing reader."""
         return self.replay.cost - self._credited >= self.limits.window_bytes
@@ -127,7 +134,7 @@ class LiveRequest:
             self._grace = None
         if paces and self._pacer is None:
             self._pacer = reader
-            self.replay.pace = 0
+            self.replay.pace = self.replay.first
 
     def detach(
         self, reader: Reader, reason: str = "client_disconnected", message: str = "Every reader left."
@@ -139,20 +146,29 @@ class LiveRequest:
         if reader not in self._readers:
             return
         self._readers.remove(reader)
-        if reader is self._pacer:
+        was_pacer = reader is self._pacer
+        if was_pacer:
             self._pacer = None
-            self.replay.pace = None
         if not self._readers and not self.is_over:
             self._go_on_unread(reason, message)
+        elif was_pacer:
+            self._go_on_unpaced()
 
     def _go_on_unread(self, reason: str, message: str) -> None:
         self.left_at = monotonic()
         if self.grace_s <= 0:
             self.cancel(reason, message)
             return
-        self._give_credit(self.replay.cost)  # nobody sets the pace any more
-        if self.grace_s < inf:
+        if self.grace_s == inf:
+            self._go_on_unpaced()
+        else:
+            # Its pace stays where the reader was: the log keeps what that one has not had, and a model that is a
+            # window ahead waits, so that a reader who comes back in time finds everything.
             self._grace = asyncio.get_running_loop().call_later(self.grace_s, self.cancel, reason, message)
+
+    def _go_on_unpaced(self) -> None:
+        self.replay.pace = None
+        self._give_credit(self.replay.cost)
 
     def took(self, reader: Reader, position: int, cost: int) -> None:
         """Tell how far a reader is: everything before `position`, `cost` of it gone to the client.
@@ -166,7 +182,7 @@ class LiveRequest:
 
     def wake_readers(self) -> None:
         """Let every reader look at the log."""
-        if self._pacer is None:
+        if self.replay.pace is None:
             self._give_credit(self.replay.cost)
         for reader in tuple(self._readers):
             reader.wake()
@@ -222,6 +238,7 @@ class LiveRequest:
 
     def _tell_final(self) -> None:
         self.ended_at = monotonic()
+        self.body = b""  # nobody needs it any more, and it may be large
         if self._grace is not None:
             self._grace.cancel()
         callbacks, self.on_final = self.on_final, []

@@ -126,8 +126,8 @@ def event(i: int) -> dict[str, Any]:
     return {"i": i, "at": time.monotonic()}
 
 
-class Raising(headrace.App, name="test/raising", max_multiplexing=2):
-    """Two slots: one for a bystander, and one for whoever makes trouble. A slot that is not given back is missed."""
+class Ticking:
+    """What a bystander reads."""
 
     @headrace.endpoint("/ticks")
     async def ticks(self, input: Ticks) -> AsyncIterator[dict]:
@@ -135,6 +135,10 @@ class Raising(headrace.App, name="test/raising", max_multiplexing=2):
             yield {"i": i}
             await asyncio.sleep(input.pause)
         yield {"total": input.n}
+
+
+class Raising(Ticking, headrace.App, name="test/raising", max_multiplexing=2):
+    """Two slots: one for a bystander, and one for whoever makes trouble. A slot that is not given back is missed."""
 
     @headrace.endpoint("/generator")
     def generator(self, input: Ask) -> Iterator[dict]:
@@ -239,7 +243,7 @@ BAD: dict[str, Callable[[], Any]] = {
     "int key": lambda: {1: SECRET},
     "tuple key": lambda: {(1, 2): SECRET},
     "generator": lambda: ({} for _ in SECRET),
-    "coroutine-like": lambda: {"event": asyncio.Lock()},
+    "lock": lambda: {"lock": asyncio.Lock()},
     "exception": lambda: ValueError(SECRET),
     "class": lambda: Anything,
     "module": lambda: sys,
@@ -273,7 +277,7 @@ def value_of(ask: Ask) -> Any:
     return GOOD[ask.what][0]() if ask.what in GOOD else BAD[ask.what]()
 
 
-class Spoilt(headrace.App, name="test/spoilt", max_multiplexing=2):
+class Spoilt(Ticking, headrace.App, name="test/spoilt", max_multiplexing=2):
     """A value that is asked for, among good events."""
 
     @headrace.endpoint("/generator")

@@ -20,7 +20,7 @@ def tell(*_: object) -> None:
     objects = Counter(
         f"{type(one).__module__}.{type(one).__qualname__}"
         for one in gc.get_objects()
-        if type(one).__module__.startswith("headrace.")
+        if str(type(one).__module__).startswith("headrace.")
     )
     seen = {"tasks": len(asyncio.all_tasks()), "objects": dict(sorted(objects.items()))}
     told = Path(os.environ["WITNESS"], str(os.getpid()))
