@@ -74,17 +74,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.close()
 
     def _end_what_is_left(self) -> None:
-        left = [task for task in self.tasks if not task.done()]
-        for task in left:
-            task.cancel()
-        for _ in range(200):  # an ending may take a few turns, and virtual seconds
-            if all(task.done() for task in left) or not (self._ready or self._scheduled):
+        """After a failure: cancel whatever waits, and again whatever waits while it ends."""
+        self.set_exception_handler(lambda *_: None)
+        for _ in range(100):
+            left = [task for task in self.tasks if not task.done()]
+            if not left:
                 return
-            self._run_once_here()
-
-    def _run_once_here(self) -> None:
-        self.stop()
-        self.run_forever()
+            for task in left:
+                task.cancel()
+            self.call_soon(self.stop)
+            self.run_forever()
 
     def _new_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **more: Any) -> asyncio.Task[Any]:
         task = _NumberedTask(coro, loop=loop, **more)

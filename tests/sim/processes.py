@@ -10,8 +10,9 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from headrace.supervisor.devices import Devices
 from headrace.supervisor.link import RunnerLink
 from headrace.supervisor.process import Launcher, RunnerProcess
 from tests.sim.runners import Nature, Runner
@@ -104,6 +105,11 @@ class Kernel:
         elif number == signal.SIGTERM and not child.is_dead and not child.inside.is_frozen:
             child.inside.terminate()
 
+    def bury_orphans(self) -> None:
+        """End what still holds the link of a process that is gone."""
+        for child in self.children.values():
+            child.inside.end.die()
+
     # --- as headrace.supervisor.group -------------------------------------------------------------------
 
     def is_gone(self, group: int) -> bool:
@@ -127,11 +133,13 @@ class Kernel:
 class SimLauncher(Launcher):
     """Starts simulated runners."""
 
-    world: Any = None  # a class's attribute for the dataclass; set by `launcher_of`
+    def __init__(self, world: World) -> None:
+        super().__init__(world.limits, devices=Devices(world.plan.devices))
+        object.__setattr__(self, "_world", world)  # the class is frozen
 
     async def start(self, target: str, further: Mapping[str, str] | None = None) -> RunnerProcess:
         """Start a runner, as `Launcher.start`."""
-        world: World = self.world
+        world: World = self._world  # type: ignore[attr-defined]
         await asyncio.sleep(world.dice.choice((0.0, 0.002)))
         if world.is_storm and world.dice.random() < 0.02 * world.plan.rough_births:
             raise OSError("the system has no process left")

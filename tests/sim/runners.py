@@ -8,6 +8,7 @@ checks.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -219,6 +220,7 @@ class Runner:
         self._numbers = itertools.count()
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._held: list[Callable[[], None]] = []  # what comes due while it is frozen
+        self._thawing: asyncio.TimerHandle | None = None
         self._last_stream = 0
         self._is_leaving = False
         end.protocol = self.link
@@ -239,21 +241,10 @@ class Runner:
         else:
             act()
 
-    def freeze(self, *, is_stopped: bool) -> None:
-        """Stand still: by SIGSTOP, or in a call that holds the interpreter."""
-        self.is_frozen, self.is_stopped = True, is_stopped
-        self.end.freeze()
-
-    def thaw(self) -> None:
-        """Go on."""
-        self.is_frozen = self.is_stopped = False
-        self.end.thaw()
-        held, self._held = self._held, []
-        for act in held:
-            self.later(0, act)
-
     def die(self) -> None:
         """Nothing happens in here any more."""
+        if self._thawing is not None:
+            self._thawing.cancel()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -261,8 +252,7 @@ class Runner:
         self.calls.clear()
         self.is_frozen = True
         if self.nature.orphan_keeps_link:
-            self.end.freeze()
-            self.world.orphans.append(self.end)
+            self.end.freeze()  # whoever has it does not read
         else:
             self.end.die()
 
@@ -293,23 +283,30 @@ class Runner:
         self.link.post(Kind.READY, 0)
         self.world.note(f"runner {self.child.pid} is ready")
         nature = self.nature
-        for after_s, act in ((nature.dies_s, lambda: self.child.end(-9)), (nature.babbles_s, self._babble)):
-            if after_s < math.inf:
-                self.later(after_s, act if self.world.is_storm else lambda: None)
+        self._in_storm(nature.dies_s, lambda: self.child.end(-9))
+        self._in_storm(nature.babbles_s, self._babble)
+        self._in_storm(nature.swells_s, self.child.swell)
         for after_s, for_s, is_stopped in nature.freezes:
-            self.later(after_s, lambda for_s=for_s, is_stopped=is_stopped: self._freeze_for(for_s, is_stopped))
-        if nature.swells_s < math.inf:
-            self.later(nature.swells_s, self.child.swell)
+            self._in_storm(after_s, functools.partial(self._stand_still, for_s, is_stopped))
 
-    def _freeze_for(self, seconds: float, is_stopped: bool) -> None:
-        if self.world.is_storm:
-            self.world.note(f"runner {self.child.pid} stands still for {seconds} s")
-            self.freeze(is_stopped=is_stopped)
-            self._loop.call_later(seconds, self._thaw_alive)
+    def _in_storm(self, after_s: float, act: Callable[[], None]) -> None:
+        if after_s < math.inf:
+            self.later(after_s, lambda: act() if self.world.is_storm else None)
 
-    def _thaw_alive(self) -> None:
-        if self.child.returncode is None:
-            self.thaw()
+    def _stand_still(self, seconds: float, is_stopped: bool) -> None:
+        """Stand still: by SIGSTOP, or in a call that holds the interpreter."""
+        self.world.note(f"runner {self.child.pid} stands still for {seconds} s")
+        self.is_frozen, self.is_stopped = True, is_stopped
+        self.end.freeze()
+        self._thawing = self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._thawing = None
+        self.is_frozen = self.is_stopped = False
+        self.end.thaw()
+        held, self._held = self._held, []
+        for act in held:
+            self.later(0, act)
 
     def _babble(self) -> None:
         garbage = self.dice.choice((

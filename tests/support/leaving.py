@@ -15,16 +15,15 @@ MODELS = ROOT / "tests" / "fault" / "models" / "leaving.py"
 WAYS = {"fin": RawStream.close, "rst": RawStream.reset}
 
 
-def notes_of(server: Server, name: str) -> dict[str, float]:
+def notes_of(server: Server, name: str) -> dict[str, str]:
     """What a model noted of the request of that name: what happened, and when."""
-    found = re.findall(rf"^(\S+) {re.escape(name)} (\S+)$", "\n".join(server.notes()), re.MULTILINE)
-    return {what: float(value) for what, value in found}
+    return dict(re.findall(rf"^(\S+) {re.escape(name)} (\S+)$", "\n".join(server.notes()), re.MULTILINE))
 
 
 def noted(server: Server, what: str, name: str, *, seconds: float = PATIENCE_S) -> float:
-    """Wait until a model has noted this of the request of that name; return the note's value."""
+    """Wait until a model has noted this of the request of that name; return when it happened."""
     eventually(lambda: what in notes_of(server, name), f"{what!r} of the request {name!r}", seconds=seconds)
-    return notes_of(server, name)[what]
+    return float(notes_of(server, name)[what])
 
 
 def metric(server: Server, name: str, **labels: str) -> float:

@@ -45,7 +45,7 @@ def exits() -> None:
 
 
 def refuses() -> None:
-    raise headrace.AppException("no pictures today", status_code=409)
+    raise headrace.AppException("no pictures today", status_code=418)  # not one that fal's client for Python tries again
 
 
 def finds_fault() -> None:
@@ -88,7 +88,9 @@ class Mortal(headrace.App, name="mortal/any", max_multiplexing=16, first_event_t
                 await asyncio.sleep(0.05)  # until the events are on their way: a dead process sends no more
                 SUDDEN[input.how]()
             elif input.how == "silent":
-                note(f"silent {input.name} {self.current_request.request_id}")
+                await asyncio.sleep(60)
+            elif input.how == "asks to be cancelled":
+                note(f"cancel me {self.current_request.request_id}")
                 await asyncio.sleep(60)
             elif input.how == "endless":
                 while True:
@@ -123,13 +125,17 @@ class Mortal(headrace.App, name="mortal/any", max_multiplexing=16, first_event_t
         note(f"flooded {input.name}")
 
 
-class Hurried(Mortal, name="mortal/hurried", request_timeout=REQUEST_S, first_event_timeout=60, event_gap_timeout=60): ...
+class Hurried(
+    Mortal, name="mortal/hurried", request_timeout=REQUEST_S, first_event_timeout=60, event_gap_timeout=60
+): ...
 
 
 class Crash(Mortal, name="mortal/crash", max_multiplexing=1, min_concurrency=2): ...
 
 
-class Clean(Mortal, name="mortal/clean", max_multiplexing=1, request_timeout=REQUEST_S, stream_error_end="clean"): ...
+class Clean(
+    Mortal, name="mortal/clean", max_multiplexing=1, request_timeout=REQUEST_S, stream_error_end="clean"
+): ...
 
 
 class Single(Mortal, name="mortal/single", max_multiplexing=1, event_gap_timeout=60): ...

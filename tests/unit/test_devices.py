@@ -8,11 +8,12 @@ import pytest
 
 from headrace.supervisor.devices import (
     Devices,
+    Wish,
     device_order,
     environment_for,
     find_devices,
     named_devices,
-    next_leases,
+    next_lease,
 )
 
 
@@ -197,19 +198,55 @@ def test_a_runner_that_looks_for_devices_finds_those_of_its_lease(tmp_path):
 # --- who has them -------------------------------------------------------------------------------------------
 
 
+A, AA, AAA, B, BB, C = Wish("a", 1), Wish("a", 2), Wish("a", 3), Wish("b", 1), Wish("b", 2), Wish("c", 1)
+
+
 @pytest.mark.parametrize(
-    ("free", "waiting", "leases"),
+    ("free", "wishes", "owed", "granted"),
     [
-        ("", [1], []),
-        ("ab", [], []),
-        ("ab", [1], [("a",)]),
-        ("abc", [1, 2], [("a",), ("b", "c")]),
-        ("ab", [3, 1], []),  # nobody passes the one that waits for three
-        ("abc", [2, 2, 1], [("a", "b")]),
+        # Nobody has a right to any: who waits first is served first.
+        (0, [A], {}, None),
+        (2, [], {}, None),
+        (2, [A, B], {}, 0),
+        (2, [AAA, B], {}, None),  # nobody passes the one that waits for three
+        # An app that is owed some goes first, and nobody takes what is owed to it.
+        (1, [A, B], {"b": 1}, 1),
+        (1, [A], {"b": 1}, None),
+        (2, [A], {"b": 1}, 0),
+        (2, [AA, A], {"b": 1}, None),
+        (1, [A, BB], {"b": 2}, None),  # it waits for the second one
+        (2, [A, BB], {"b": 2}, 1),
+        (2, [AAA, C, BB], {"a": 1, "b": 2}, 2),
+        # A wish for more than is owed takes both, what is owed and what is left.
+        (3, [AA], {"a": 1, "b": 1}, 0),
+        (2, [AA], {"a": 1, "b": 1}, None),
+        (0, [A, B], {"a": 1, "b": 1}, None),
     ],
 )
-def test_who_waits_first_is_served_first(free, waiting, leases):
-    assert leases == next_leases(free, waiting)
+def test_an_app_gets_what_it_is_owed_and_the_rest_goes_by_order(free, wishes, owed, granted):
+    assert granted == next_lease(free, wishes, owed)
+
+
+def test_what_is_kept_for_an_app_is_nobody_elses_while_it_comes_back():
+    async def go() -> None:
+        devices = Devices(["0", "1", "2"])
+        devices.keep({"a": 1, "b": 1})
+        own = await devices.lease(1, "b")
+        one, two, three = (asyncio.create_task(devices.lease(1, "a")) for _ in range(3))
+        await turn()
+        assert (True, True, False) == (one.done(), two.done(), three.done())  # its own, and the one that is left
+        assert (0, 0) == (devices.free_for(["a"]), devices.free_for(["b"]))
+
+        own.give_back()
+        await turn()
+        assert (False, 0, 1) == (three.done(), devices.free_for(["a"]), devices.free_for(["b"]))
+
+        own = await devices.lease(1, "b")
+        one.result().give_back()
+        await turn()
+        assert (False, 1) == (three.done(), devices.free)  # ... TO BE SEEN
+
+    asyncio.run(go())
 
 
 def test_a_lease_takes_devices_and_gives_them_back_once():

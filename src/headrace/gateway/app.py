@@ -70,6 +70,7 @@ class Gateway:
             else:
                 await self._answer(call)
         except RequestError as error:
+            error.__traceback__ = None  # a request keeps its error, and these frames would keep the connection
             if error.status in {408, 413}:  # a body that stalls, or is too large, is not waited for
                 call.outlet.answer_and_leave(error_answer(error, call.id))
             else:

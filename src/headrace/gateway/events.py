@@ -141,7 +141,7 @@ class EventWriter:
         self._written_at = self._loop.time()
         self._give_credit()
         if outlet.is_paused and self._stall is None:
-            self._watch_stall(outlet.untaken_bytes, self._loop.time())
+            self._watch_stall(outlet.taken_bytes, self._loop.time())
 
     def _was_passed(self) -> None:
         """Stop at a gap: the log has given up events that this reader has not had."""
@@ -150,20 +150,20 @@ class EventWriter:
         self._fault = self._live.error or RequestError("replay_gone", message)
         self._resolve()
 
-    def _watch_stall(self, untaken: int, since: float) -> None:
-        """End a reader that takes no byte at all for `stall_timeout_s`: it holds a slot and a model's work."""
-        now, limit_s = self._loop.time(), self._limits.stall_timeout_s
-        if not self._outlet.is_paused:
-            self._stall = None
-            return
-        if self._outlet.untaken_bytes != untaken:
-            untaken, since = self._outlet.untaken_bytes, now
+    def _watch_stall(self, taken: int, since: float) -> None:
+        """End a reader that takes no byte at all for `stall_timeout_s`: it holds a slot and a model's work.
+
+        One that was behind once is watched to the end: the kernel does not (see `GuardedProtocol.pause_writing`).
+        """
+        outlet, now, limit_s = self._outlet, self._loop.time(), self._limits.stall_timeout_s
+        if outlet.taken_bytes != taken or not outlet.untaken_bytes:
+            taken, since = outlet.taken_bytes, now
         elif now - since >= limit_s:
             self._meters.reader_stalled()
             self._live.detach(self, "reader_stalled", f"The reader took no byte for {limit_s:g} s.")
-            self._outlet.abort()
+            outlet.abort()
             return
-        self._stall = self._loop.call_later(min(1.0, limit_s / 4), self._watch_stall, untaken, since)
+        self._stall = self._loop.call_later(min(1.0, limit_s / 4), self._watch_stall, taken, since)
 
     def _caught_up(self) -> None:
         self._give_credit()

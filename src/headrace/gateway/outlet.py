@@ -59,6 +59,7 @@ class Outlet:
         "_has_final_chunk",
         "_head",
         "_is_chunked",
+        "_written_bytes",
         "is_lost",
         "on_lost",
         "on_ready",
@@ -70,6 +71,7 @@ class Outlet:
         self._head = b""  # of a stream, until its first bytes go with it
         self._is_chunked = True
         self._has_final_chunk = False
+        self._written_bytes = 0
         self.is_lost = False
         self.on_ready: Callable[[], None] | None = None
         self.on_lost: Callable[[], None] | None = None
@@ -96,17 +98,19 @@ class Outlet:
 
     @property
     def untaken_bytes(self) -> int:
-        """Bytes written that the client's side has not acknowledged: any change of it is a sign of life.
-
-        On Linux. Elsewhere what the kernel holds is not known, and a change shows only once it takes more.
-        """
+        """Bytes written that the client's side has not acknowledged, where the kernel tells: on Linux."""
         transport = self._connection.transport
         if sys.platform != "linux" or transport.is_closing():
             return self.buffered_bytes
-        # A full buffer takes more only once a third of it is free: at 1 KB/s after a minute and a half, and a reader
-        # that moves would pass for one that does not. So the kernel is asked (SIOCOUTQ, tcp(7)).
+        # A full buffer takes more only once a third of it is free: at 1 KB/s in a minute and a half, when a reader
+        # that moves has long passed for one that does not. So the kernel is asked (SIOCOUTQ, tcp(7)).
         fd = transport.get_extra_info("socket").fileno()
         return self.buffered_bytes + int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+    @property
+    def taken_bytes(self) -> int:
+        """Bytes of this answer that the client's side has: while any are untaken, growth is its sign of life."""
+        return self._written_bytes - self.untaken_bytes
 
     async def catch_up(self, limits: Limits) -> None:
         """Wait until the client has taken earlier answers: one that pipelines and never reads gets no more."""
@@ -116,11 +120,11 @@ class Outlet:
     async def flushed(self, limits: Limits) -> None:
         """Wait until the client has taken all there is; drop one that takes no byte for `stall_timeout_s`."""
         loop = asyncio.get_running_loop()
-        untaken, since = self.untaken_bytes, loop.time()
+        taken, since = self.taken_bytes, loop.time()
         while self.buffered_bytes and not self.is_lost:
             await asyncio.sleep(0.05)
-            if self.untaken_bytes != untaken:
-                untaken, since = self.untaken_bytes, loop.time()
+            if self.taken_bytes != taken:
+                taken, since = self.taken_bytes, loop.time()
             elif loop.time() - since >= limits.stall_timeout_s:
                 self.abort()
                 return
@@ -207,6 +211,7 @@ class Outlet:
     def _send(self, data: bytes) -> None:
         # After a reset, uvloop's handle is closed before `connection_lost` says so, and a write would raise.
         if not self.is_lost and not self._connection.transport.is_closing():
+            self._written_bytes += len(data)
             self._connection.transport.write(data)
 
     def _complete(self) -> None:

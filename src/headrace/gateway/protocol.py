@@ -84,6 +84,17 @@ class GuardedProtocol(HttpToolsProtocol):
             outlet.lost()
         self._outlets.clear()
 
+    def pause_writing(self) -> None:
+        """The client is behind; from now on whoever writes to it watches it, and the kernel does not.
+
+        The kernel would end one that reads slowly: it counts all the time for which the client's window is too
+        small for what comes next, though bytes go through.
+        """
+        super().pause_writing()
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
     def resume_writing(self) -> None:
         """The client caught up."""
         super().resume_writing()

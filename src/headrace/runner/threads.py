@@ -33,20 +33,21 @@ class Crew:
 
     def run(self, job: Job) -> None:
         """Run `job` at once, in a thread; it must not raise. Raises `RuntimeError` when no thread can be had."""
-        try:
-            self._idle.pop().put(job)
-        except IndexError:
-            threading.Thread(target=self._work, args=(job,), name="request", daemon=True).start()
+        jobs = self._idle.pop() if self._idle else self._hire()
+        jobs.put(job)
 
-    def _work(self, job: Job) -> None:
+    def _hire(self) -> SimpleQueue[Job]:
+        # Not with the job as an argument: a Thread keeps those for its life, and with them a request.
         jobs: SimpleQueue[Job] = SimpleQueue()
+        threading.Thread(target=self._work, args=(jobs,), name="request", daemon=True).start()
+        return jobs
+
+    def _work(self, jobs: SimpleQueue[Job]) -> None:
         while True:
-            Context().run(job)  # an empty context: nothing of one request is seen by the next
+            Context().run(jobs.get())  # an empty context: nothing of one request is seen by the next
             if len(self._idle) >= IDLE_THREADS_MAX:
                 return
             self._idle.append(jobs)
-            del job  # or the last request would live until the next
-            job = jobs.get()
 
 
 async def in_own_thread(function: Callable[[], Result]) -> Result:

@@ -1,6 +1,7 @@
 """What a node keeps on disk.
 
-    port      what the rest of the node may ask of the store: protocols alone
+    port      what the rest of the node may ask of the store: protocols, values and failures
+    sqlite    the durable queue, in DATA_DIR/requests.db
     keyfile   the keys, in DATA_DIR/keys.json
     tls       the local CA and the server's certificate, in DATA_DIR/tls
     files     files that several processes share

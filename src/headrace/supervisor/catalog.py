@@ -98,6 +98,7 @@ class Catalog:
         self.pools: dict[str, Pool] = {}
         for one in loaded:
             self.pools |= self._new_pools(one, self._loaded)
+        self._keep_devices()
 
     async def run(self, *, reload: bool) -> None:
         """Keep every app's runners up until cancelled; with `reload`, follow the files as they change."""
@@ -129,6 +130,11 @@ class Catalog:
             except ValueError as error:
                 so_far = f"num_gpus={app.num_gpus}, with the runners kept up so far"
                 raise FileFault(app.file, app.line, f"{so_far}: {error}") from None
+
+    def _keep_devices(self) -> None:
+        """See to it that no app's growth takes what another needs for the runners that it keeps up."""
+        apps = [app for one in self._loaded.values() for app in one.apps]
+        self._launcher.devices.keep({app.name: app.num_gpus * app.min_concurrency for app in apps if app.num_gpus})
 
     def _new_pools(self, one: Loaded, loaded: Mapping[str, Loaded]) -> dict[str, Pool]:
         # Where some apps have devices to themselves, the others see none.
@@ -183,6 +189,7 @@ class Catalog:
             raise LoadFault("; ".join(faults))
         predecessors = {app.name: self.pools.pop(app.name) for app in self._loaded[target].apps}
         self._loaded, self.routes = loaded, routes
+        self._keep_devices()
         self.pools |= successors
         for name, pool in predecessors.items():
             pool.hand_over(successors.get(name))
@@ -190,7 +197,8 @@ class Catalog:
 
     def _fits_beside(self, one: Loaded) -> bool:
         """Whether there are devices for the runners of a target while those of its last version still run."""
-        return sum(app.num_gpus * app.min_concurrency for app in one.apps) <= self._launcher.devices.free
+        needed = sum(app.num_gpus * app.min_concurrency for app in one.apps)
+        return needed <= self._launcher.devices.free_for([app.name for app in one.apps])
 
 
 def _stamps(one: Loaded) -> dict[Path, int]:

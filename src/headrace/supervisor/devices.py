@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,19 +35,30 @@ _NVIDIA_NODE: Final = re.compile(r"nvidia[0-9]+")
 # --- who gets which -----------------------------------------------------------------------------------------
 
 
-def next_leases(free: Sequence[str], waiting: Iterable[int]) -> list[tuple[str, ...]]:
-    """Return the devices for the first of those that wait, in their order, each for as many as it wants.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A lease that somebody waits for."""
 
-    Who does not fit ends the list, though one behind might fit: else small leases would starve a large one.
+    app: str
+    count: int
+
+
+def next_lease(free: int, wishes: Sequence[Wish], owed: Mapping[str, int]) -> int | None:
+    """Return which of `wishes` is granted next, by its place; None when all must wait.
+
+    `owed` are the devices that an app has a right to and does not hold. They are nobody else's, and it gets them before
+    any other wish. What is left goes by order; who does not fit ends the list, though one behind might fit: else small
+    leases would starve a large one.
     """
-    leases: list[tuple[str, ...]] = []
-    given = 0
-    for count in waiting:
-        if given + count > len(free):
-            break
-        leases.append(tuple(free[given : given + count]))
-        given += count
-    return leases
+    for place, wish in enumerate(wishes):
+        if wish.count <= min(free, owed.get(wish.app, 0)):
+            return place
+    spare = free - sum(owed.values())
+    for place, wish in enumerate(wishes):
+        its_own = owed.get(wish.app, 0)
+        if wish.count > its_own:
+            return place if wish.count <= spare + its_own else None
+    return None
 
 
 def environment_for(ids: Sequence[str], order: str = PCI_ORDER) -> dict[str, str]:
@@ -63,8 +75,9 @@ def environment_for(ids: Sequence[str], order: str = PCI_ORDER) -> dict[str, str
 class Lease:
     """Devices that are one runner's until it gives them back."""
 
-    def __init__(self, ids: tuple[str, ...], order: str, take_back: Callable[[Lease], None]) -> None:
+    def __init__(self, ids: tuple[str, ...], app: str, order: str, take_back: Callable[[Lease], None]) -> None:
         self.ids = ids
+        self.app = app
         self._order = order
         self._take_back = take_back
         self._is_held = True
@@ -81,7 +94,11 @@ class Lease:
 
 
 class Devices:
-    """The devices of a node and the leases that wait for some, first come, first served. For one event loop."""
+    """The devices of a node and the leases that wait for some. For one event loop.
+
+    First come, first served, except that each app has a right to the share that `keep` says: those it has not got are
+    kept for it while others wait. So an app that grows never takes the last device of one that must come back.
+    """
 
     def __init__(self, ids: Sequence[str], order: str = PCI_ORDER) -> None:
         """Take the devices, and the CUDA order their indices are of. Raises `ValueError` for one named twice."""
@@ -91,7 +108,9 @@ class Devices:
         self.ids = tuple(ids)
         self._order = order
         self._free = set(ids)
-        self._waiting: dict[asyncio.Future[Lease], int] = {}  # how many each wants; an ordered set otherwise
+        self._waiting: dict[asyncio.Future[Lease], Wish] = {}  # in their order
+        self._shares: Mapping[str, int] = {}
+        self._held: Counter[str] = Counter()  # by app
 
     @property
     def total(self) -> int:
@@ -103,6 +122,15 @@ class Devices:
         """How many devices are nobody's."""
         return len(self._free)
 
+    def free_for(self, apps: Collection[str]) -> int:
+        """Return how many devices are nobody's and not kept for other apps than these."""
+        return self.free - sum(count for app, count in self._owed().items() if app not in apps)
+
+    def keep(self, shares: Mapping[str, int]) -> None:
+        """Let each app have a right to its share. What was said before is forgotten."""
+        self._shares = dict(shares)
+        self._assign()
+
     def check(self, count: int) -> None:
         """Raise `ValueError` if this node could never lease so many."""
         if count < 1:
@@ -111,14 +139,14 @@ class Devices:
             has = f"{self.total} ({', '.join(self.ids)})" if self.ids else "none"
             raise ValueError(f"{count} {'GPU is' if count == 1 else 'GPUs are'} wanted; this node has {has}")
 
-    async def lease(self, count: int) -> Lease:
-        """Wait for `count` devices, without a deadline: the caller has one. Raises `ValueError` as `check` does.
+    async def lease(self, count: int, app: str = "") -> Lease:
+        """Wait for `count` devices for an app, without a deadline: the caller has one. Raises `ValueError` as `check`.
 
         A caller that is cancelled meanwhile holds nothing and stands in nobody's way.
         """
         self.check(count)
         place: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        self._waiting[place] = count
+        self._waiting[place] = Wish(app, count)
         self._assign()
         try:
             return await place
@@ -132,16 +160,22 @@ class Devices:
 
     def _take_back(self, lease: Lease) -> None:
         self._free.update(lease.ids)
+        self._held[lease.app] -= len(lease.ids)
         self._assign()
+
+    def _owed(self) -> dict[str, int]:
+        return {app: max(0, share - self._held[app]) for app, share in self._shares.items()}
 
     def _assign(self) -> None:
         # A cancelled place stays until its task runs again; by then a device must not have gone to it.
-        self._waiting = {place: count for place, count in self._waiting.items() if not place.cancelled()}
-        free = [device for device in self.ids if device in self._free]
-        for place, ids in zip(tuple(self._waiting), next_leases(free, self._waiting.values()), strict=False):
-            del self._waiting[place]
+        self._waiting = {place: wish for place, wish in self._waiting.items() if not place.cancelled()}
+        while (number := next_lease(self.free, [*self._waiting.values()], self._owed())) is not None:
+            place = [*self._waiting][number]
+            wish = self._waiting.pop(place)
+            ids = tuple(device for device in self.ids if device in self._free)[: wish.count]
             self._free.difference_update(ids)
-            place.set_result(Lease(ids, self._order, self._take_back))
+            self._held[wish.app] += wish.count
+            place.set_result(Lease(ids, wish.app, self._order, self._take_back))
 
 
 # --- which there are ----------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class Fleet:
         )
         self._spare: RunnerProcess | None = None  # has imported the target, and waits to be wanted
         self._starting = 0
+        self._want_devices: list[asyncio.Task[None]] = []  # those of the starting ones that wait for devices
         self._has_been_ready = app.min_concurrency == 0  # it is imported; that is all this app keeps up
         self._not_before = 0.0  # by the loop's clock: when the next runner may be started
         self._retry: asyncio.TimerHandle | None = None
@@ -137,6 +138,7 @@ class Fleet:
         self._is_winding_down = True
         for runner in self.runners:
             runner.leave(Leaving.REPLACED)
+        self._withdraw()
         self.match()
 
     # --- how many ---------------------------------------------------------------------------------------
@@ -171,6 +173,7 @@ class Fleet:
                     why, runner.link.last_words = wrong
                     runner.leave(why)
             self._let_idle_go()
+            self._withdraw()
 
     def _let_idle_go(self) -> None:
         spare = self.working - self._wanted
@@ -178,6 +181,12 @@ class Fleet:
             if spare > 0:
                 spare -= 1
                 runner.leave(Leaving.IDLE)
+
+    def _withdraw(self) -> None:
+        """Stop waiting for the devices of runners that nobody wants any more."""
+        spare = self.working + self._starting - self._wanted
+        for task in self._want_devices[-spare:] if spare > 0 else ():
+            task.cancel()
 
     # --- one runner -------------------------------------------------------------------------------------
 
@@ -188,7 +197,7 @@ class Fleet:
         try:
             try:
                 if self.app.num_gpus:
-                    lease = await self._launcher.devices.lease(self.app.num_gpus)
+                    lease = await self._lease()
                 if process is None:
                     process = await self._launcher.start(self._target, self._devices_of(lease))
                 runner = await self._bring_up(process)
@@ -204,6 +213,15 @@ class Fleet:
                     await asyncio.sleep(LOOK_EVERY_S)  # what cannot be killed yet holds its devices still
                 lease.give_back()
             self.match()
+
+    async def _lease(self) -> Lease:
+        task = asyncio.current_task()
+        assert task is not None
+        self._want_devices.append(task)
+        try:
+            return await self._launcher.devices.lease(self.app.num_gpus, self.app.name)
+        finally:
+            self._want_devices.remove(task)
 
     def _devices_of(self, lease: Lease | None) -> dict[str, str]:
         if lease is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import hashlib
 import os
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import headrace
@@ -43,6 +46,13 @@ class Print(BaseModel):
     kind: str
     bytes: int
     to: int = 1
+
+
+class Written(BaseModel):
+    """Bytes for the link, and how often."""
+
+    base64: str
+    times: int = 1
 
 
 class Ticks(BaseModel):
@@ -145,6 +155,40 @@ class Calm(headrace.App, name="fault/calm", max_multiplexing=100):
     async def ticks(self, input: Ticks):
         async for tick in ticks(input):
             yield tick
+
+
+class Rogue(headrace.App, name="fault/rogue", max_multiplexing=8):
+    """Writes what it likes on its runner's link, around the runner."""
+
+    @headrace.endpoint("/write")
+    async def write(self, input: Written):
+        """Make one event in the usual way; then write bytes that nobody asked for, and stay."""
+        yield {"i": 0}
+        data = base64.b64decode(input.base64)
+        for _ in range(input.times):
+            await asyncio.to_thread(_write_all, _link(), data)
+        await asyncio.sleep(60)
+
+    @headrace.endpoint("/hold")
+    async def hold(self, input: dict):
+        yield {"i": 0}
+        await asyncio.sleep(60)
+
+    @headrace.endpoint("/length")
+    async def length(self, input: dict) -> dict[str, int]:
+        return {"length": len(input)}
+
+
+def _link() -> int:
+    """The descriptor of this process's link to its node."""
+    told = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    return int(told[told.index(b"--fd") + 1])
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        with contextlib.suppress(BlockingIOError):
+            data = data[os.write(fd, data) :]
 
 
 class Talkative(headrace.App, name="fault/talkative", max_multiplexing=2):

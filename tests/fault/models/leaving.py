@@ -9,7 +9,6 @@ import asyncio
 import ctypes
 import os
 import subprocess
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -34,7 +33,7 @@ class Life:
         self.name = name
         self.yielded_at = 0.0
 
-    def note(self, what: str, value: float) -> None:
+    def note(self, what: str, value: object) -> None:
         with open(os.environ["ZOO_NOTES"], "a") as file:
             file.write(f"{what} {self.name} {value}\n")
 
@@ -87,7 +86,8 @@ class Leaving(headrace.App, name="test/leaving", max_multiplexing=16):
 
     @headrace.endpoint("/thinks")
     async def thinks(self, input: Ask) -> AsyncIterator[dict]:
-        with Life(input.name):
+        with Life(input.name) as life:
+            life.note("id", self.current_request.request_id)
             await asyncio.sleep(600)
             yield {}
 
@@ -139,17 +139,12 @@ class Leaving(headrace.App, name="test/leaving", max_multiplexing=16):
             time.sleep(600)
             yield {}
 
-    # --- what a runner holds ----------------------------------------------------------------------------------
+    # --- one that fails ---------------------------------------------------------------------------------------
 
     @headrace.endpoint("/fails")
     async def fails(self, input: Ask) -> AsyncIterator[dict]:
         yield {"i": 0}
         raise ValueError("as it was asked to")
-
-    @headrace.endpoint("/tasks")
-    async def tasks(self, input: Ask) -> dict:
-        """The runner's own count."""
-        return {"tasks": len(asyncio.all_tasks()), "threads": threading.active_count()}
 
 
 def work_for(seconds: float) -> None:

@@ -1,0 +1,350 @@
+"""Readers that are slow, or stop reading, and models that say nothing: what that costs, and whom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import headrace
+from tests.support.bystander import bystander
+from tests.support.crowd import crowd
+from tests.support.memory import MIB, metric, resident_bytes, watched_memory
+from tests.support.official import CLIENTS_OF_FAL, Client, official_server
+from tests.support.server import RawStream, Server, data_events, eventually, running_server
+from tests.support.toxic import Toxic
+
+MODELS = Path(__file__).parent / "models/hoarding.py"
+CALM = "/fault/calm/stream"
+
+#: Events of the floods: 1,000 bytes of text, and what stands around it.
+FLOOD = {"events": 1_000_000, "size": 1_000}
+WINDOW_BYTES = 256 * 1024
+#: What the kernel takes for us (`socket_buffer_bytes`), for a client whose own buffer is CLIENT_BYTES.
+SEND_BYTES = 256 * 1024
+CLIENT_BYTES = 16 * 1024
+
+names = (f"slow {number}" for number in itertools.count())
+
+
+class SlowReader(RawStream):
+    """A client with small buffers and segments of an ordinary network, so that what it takes is felt at once."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(30)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CLIENT_BYTES // 2)  # the kernel doubles it
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_460)
+        self.socket.connect(("127.0.0.1", port))
+        self.bytes = b""
+
+
+def unread(port: int, path: str, body: object) -> SlowReader:
+    reader = SlowReader(port)
+    reader.post(path, body)
+    return reader
+
+
+def made(server: Server) -> dict[str, int]:
+    """How many events each flood has made."""
+    return server.post("/fault/hoarding/made").json["made"]
+
+
+def over(server: Server) -> list[str]:
+    """The floods whose generators were closed."""
+    return server.post("/fault/hoarding/made").json["over"]
+
+
+def settled(value: Callable[[], object], *, seconds: float = 1.0) -> object:
+    """Wait until a value has not changed for a while."""
+    seen, since = value(), time.monotonic()
+
+    def is_settled() -> bool:
+        nonlocal seen, since
+        if (now := value()) != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > seconds
+
+    eventually(is_settled, "it settles")
+    return seen
+
+
+@contextlib.contextmanager
+def read_at(reader: RawStream, bytes_per_s: float) -> Iterator[threading.Thread]:
+    """Read a little of a stream, ten times a second or less, until the block is left or the stream ends."""
+    portion = max(1, int(bytes_per_s / 10))
+    is_over = threading.Event()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            while not is_over.wait(portion / bytes_per_s):
+                if not (piece := reader.socket.recv(portion)):
+                    return
+                reader.bytes += piece
+
+    thread = threading.Thread(target=read, name="slow reader")
+    thread.start()
+    try:
+        yield thread
+    finally:
+        is_over.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+# --- S6: slow readers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.promise("S6")
+@pytest.mark.parametrize("bytes_per_s", [0, 1])
+@pytest.mark.parametrize("path", ["/fault/hoarding/flood/stream", "/fault/hoarding/flood-sync/stream"])
+def test_a_slow_reader_stops_its_model_at_the_cap_and_nobody_else(path, bytes_per_s, count, figures):
+    ticks = count(smoke=60, full=500)
+    with running_server(MODELS, limits={"stall_timeout_s": 600}) as server:
+        server.post("/fault/hoarding/made")
+        without = crowd(server, "/fault/hoarding/ticks/stream", readers=50, n=ticks, pause_s=0.02)
+        name = next(names)
+        with unread(server.port, path, {**FLOOD, "name": name}) as slow, contextlib.ExitStack() as reading:
+            if bytes_per_s:
+                reading.enter_context(read_at(slow, bytes_per_s))
+            events = settled(lambda: made(server).get(name, 0))
+            with watched_memory(server) as growth, bystander(server, path=CALM):
+                beside = crowd(server, "/fault/hoarding/ticks/stream", readers=50, n=ticks, pause_s=0.02)
+            later = made(server)[name]
+
+    assert isinstance(events, int)
+    assert ([], []) == (without.complaints, beside.complaints)
+    # By cost: 1,000 bytes of text, some 25 around it, 64 for each event. One event may overdraw.
+    assert events * 1_089 <= WINDOW_BYTES + SEND_BYTES + CLIENT_BYTES + 8 * 1_089
+    assert later - events <= 2 + bytes_per_s * 60  # it takes a byte a second: the model stands still
+    assert growth.node < 16 * MIB
+    assert growth.runner_mib < 16
+    figures("S6", made_kib=events * 1_089 / 1024, p99_gap_without_ms=without.p99_ms, p99_gap_beside_ms=beside.p99_ms,
+            node_mib=growth.node_mib, runner_mib=growth.runner_mib)  # fmt: skip
+
+
+@pytest.mark.promise("S6")
+def test_a_thousand_readers_that_stopped_cost_what_their_windows_hold_and_others_nothing(count, figures):
+    readers, ticks = count(smoke=40, full=1_000), 60
+    with running_server(MODELS, limits={"stall_timeout_s": 600}) as server, contextlib.ExitStack() as streams:
+        server.post("/fault/hoarding/made")
+        without = crowd(server, "/fault/hoarding/ticks/stream", readers=50, n=ticks, pause_s=0.02)
+        before = resident_bytes(server.process.pid)
+        for number in range(readers):
+            name = f"stopped {number}"
+            streams.enter_context(unread(server.port, "/fault/hoarding/flood/stream", {**FLOOD, "name": name}))
+        settled(lambda: (len(made(server)), sum(made(server).values())))
+        # What readers have taken is kept for a while for those who come back, up to `replays_bytes_max`.
+        held = metric(server, "headrace_held_bytes", kind="events")
+        with watched_memory(server) as growth, bystander(server, path=CALM):
+            grown = resident_bytes(server.process.pid) - before
+            beside = crowd(server, "/fault/hoarding/ticks/stream", readers=50, n=ticks, pause_s=0.02)
+
+    assert ([], []) == (without.complaints, beside.complaints)
+    assert growth.node < 16 * MIB  # flat
+    assert growth.runner_mib < 16
+    assert held <= readers * (WINDOW_BYTES + SEND_BYTES + CLIENT_BYTES + 64 * 1024)
+    assert grown <= readers * (WINDOW_BYTES + SEND_BYTES + CLIENT_BYTES + 256 * 1024) + 32 * MIB
+    figures("S6", readers=readers, node_mib=grown / MIB, each_kib=grown / readers / 1024, held_mib=held / MIB,
+            node_mib_later=growth.node_mib, p99_gap_without_ms=without.p99_ms,
+            p99_gap_beside_ms=beside.p99_ms)  # fmt: skip
+
+
+# --- S7: readers that take nothing --------------------------------------------------------------------------
+
+
+@pytest.mark.promise("S7")
+def test_a_reader_that_takes_nothing_is_ended_and_counted_and_its_slot_is_free(count, figures, recorder):
+    readers = count(smoke=3, full=10)
+    limits = {} if recorder.is_full else {"stall_timeout_s": 1}
+    stall_s = 30.0 if recorder.is_full else 1.0
+    with running_server(MODELS, limits=limits) as server, contextlib.ExitStack() as streams:
+        server.post("/fault/hoarding/made")
+        ended_s: list[float] = []
+        with bystander(server, path=CALM), bystander(server, path="/fault/hoarding/ticks/stream"):
+            stopped_at = {}
+            for number in range(readers):
+                body = {**FLOOD, "name": f"stalled {number}"}
+                reader = streams.enter_context(unread(server.port, "/fault/hoarding/flood/stream", body))
+                stopped_at[f"stalled {number}"] = time.monotonic()
+            waits = dict(stopped_at)
+
+            def all_are_over() -> bool:
+                for name in over(server):
+                    if name in waits:
+                        ended_s.append(time.monotonic() - waits.pop(name))
+                return not waits
+
+            eventually(all_are_over, "every stalled reader's model is stopped", seconds=stall_s + 30)
+            eventually(
+                lambda: metric(server, "headrace_requests", app="fault/hoarding", state="running") <= 1,
+                "the slots are free",
+            )
+        stalled = metric(server, "headrace_readers_stalled_total", app="fault/hoarding")
+        ends = metric(server, "headrace_requests_total", app="fault/hoarding", ending="reader_stalled")
+        with contextlib.suppress(ConnectionResetError):
+            reader.read_to_end()
+
+    assert (readers, readers) == (stalled, ends)
+    assert not reader.is_whole
+    assert min(ended_s) >= stall_s * 0.9
+    figures("S7", n=readers, first_s=min(ended_s), last_s=max(ended_s), limit_s=stall_s)
+
+
+@pytest.mark.promise("S7")
+def test_a_reader_that_moves_however_slowly_is_not_ended(count, recorder):
+    limits, rate = ({}, 1_000) if recorder.is_full else ({"stall_timeout_s": 2}, 20_000)
+    patience_s = count(smoke=6, full=90)
+    with running_server(MODELS, limits=limits) as server, bystander(server, path=CALM):
+        with unread(server.port, "/fault/hoarding/flood/stream", {**FLOOD, "name": "moves"}) as slow:
+            begun = time.monotonic()
+            with read_at(slow, rate) as reading:
+                eventually(
+                    lambda: not reading.is_alive() or time.monotonic() - begun > patience_s,
+                    "time passes",
+                    seconds=patience_s + 30,
+                )
+                assert reading.is_alive(), "the stream was ended"
+                assert over(server) == []
+            assert 0 == metric(server, "headrace_readers_stalled_total", app="fault/hoarding")
+            numbers = [event["i"] for event in data_events(slow.body[: slow.body.rfind(b"\n\n") + 2])]
+            assert list(range(len(numbers))) == numbers
+            assert len(slow.bytes) > rate
+
+
+@pytest.mark.promise("S7")
+def test_a_thin_line_is_no_stalled_reader(count, recorder):
+    limits, rate = ({}, 8_000) if recorder.is_full else ({"stall_timeout_s": 2}, 100_000)
+    events = count(smoke=400, full=600)
+    with (
+        running_server(MODELS, limits=limits) as server,
+        Toxic(server.port) as proxy,
+        bystander(server, path=CALM),
+    ):
+        proxy.add("bandwidth", bytes_per_s=rate)
+        with RawStream(proxy.port) as stream:
+            stream.post("/fault/hoarding/flood/stream", {"events": events, "size": 1_000})
+            stream.read_until(b"\r\n0\r\n\r\n")
+        assert 0 == metric(server, "headrace_readers_stalled_total", app="fault/hoarding")
+
+    assert list(range(events)) == [event["i"] for event in data_events(stream.body)]
+
+
+# --- S8: fast models ----------------------------------------------------------------------------------------
+
+
+def hash_of(stream: RawStream) -> tuple[str, dict[str, object]]:
+    """Read a stream to its end without keeping it; return the hash of its texts, and its last event."""
+    file = stream.socket.makefile("rb", buffering=256 * 1024)
+    digest, last = hashlib.sha256(), {}
+    while file.readline() != b"\r\n":
+        pass
+    rest = b""
+    while size := int(file.readline(), 16):
+        rest += file.read(size)
+        assert file.read(2) == b"\r\n"
+        *blocks, rest = rest.split(b"\n\n")
+        for block in blocks:
+            [last] = data_events(block.replace(b": ping\n", b""))
+            if "pad" in last:
+                digest.update(f"{last['i']} {last['pad']}\n".encode())
+    assert (rest.replace(b": ping\n", b""), file.readline()) == (b"", b"\r\n")
+    return digest.hexdigest(), last
+
+
+@pytest.mark.promise("S8")
+@pytest.mark.parametrize("path", ["/fault/hoarding/hashed/stream", "/fault/hoarding/hashed-async/stream"])
+def test_a_model_faster_than_any_reader_costs_no_memory_and_no_event(path, count, figures):
+    total = count(smoke=64, full=512) * MIB
+    with running_server(MODELS) as server:
+        for _ in range(2):  # both processes have what they need for one stream
+            with server.open(path, {"bytes": 8 * MIB}) as stream:
+                hash_of(stream)
+        begun = time.monotonic()
+        with watched_memory(server) as growth, bystander(server, path=CALM):
+            with server.open(path, {"bytes": total}) as stream:
+                digest, last = hash_of(stream)
+        took_s = time.monotonic() - begun
+
+    assert last["sha256"] == digest
+    assert growth.node < 32 * MIB
+    assert growth.runner_mib < 32
+    figures("S8", mib=total / MIB, node_mib=growth.node_mib, runner_mib=growth.runner_mib,
+            mib_per_s=total / MIB / took_s)  # fmt: skip
+
+
+# --- S9: silent models --------------------------------------------------------------------------------------
+
+
+@pytest.mark.promise("S9")
+def test_heartbeats_come_on_time_each_a_comment_of_one_newline(recorder, count, figures):
+    heartbeat_s, beats = (10.0, count(smoke=5, full=12)) if recorder.is_full else (0.4, count(smoke=5, full=12))
+    limits = {"heartbeat_s": heartbeat_s, "headers_hold_s": heartbeat_s}
+    with running_server(limits=limits) as server, bystander(server):
+        arrivals: list[float] = [time.monotonic()]
+        with server.open("/zoo/zoo/silent/stream", {"pause": heartbeat_s * (beats + 0.5)}) as stream:
+            for beat in range(1, beats + 1):
+                eventually(lambda: read_more(stream) >= beat, "a heartbeat", seconds=heartbeat_s + 30)
+                arrivals.append(time.monotonic())
+            stream.read_until(b"\r\n0\r\n\r\n")
+
+    assert b": ping\n" * beats + b'data: {"i":0}\n\n' == stream.body
+    gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
+    figures("S9", n=beats, heartbeat_s=heartbeat_s, median_s=statistics.median(gaps), longest_s=max(gaps),
+            shortest_s=min(gaps))  # fmt: skip
+
+
+def read_more(stream: RawStream) -> int:
+    """Read a piece; return how many heartbeats there are by now."""
+    piece = stream.socket.recv(65_536)
+    assert piece, "the connection ended"
+    stream.bytes += piece
+    return stream.body.count(b": ping\n")
+
+
+@pytest.mark.promise("S9")
+@pytest.mark.parametrize("client", CLIENTS_OF_FAL, ids=lambda client: client.name)
+def test_a_silence_of_minutes_disturbs_no_client_of_fals(client: Client, silent_server, silence_s):
+    called = client.stream(silent_server, "zoo/zoo/silent", {"pause": silence_s}, seconds=silence_s + 60)
+
+    assert ([{"i": 0}], None, 0) == (called.items, called.error, called.exit_status)
+
+
+@pytest.mark.promise("S9")
+def test_a_silence_of_minutes_disturbs_neither_of_our_clients(silent_server, silence_s):
+    client = headrace.Client(silent_server.server.url, key=silent_server.environment["FAL_KEY"])
+
+    async def both() -> tuple[list[object], list[object]]:
+        async with headrace.AsyncClient(
+            silent_server.server.url, key=silent_server.environment["FAL_KEY"]
+        ) as other:
+
+            async def read() -> list[object]:
+                return [item async for item in other.stream("zoo/zoo/silent", {"pause": silence_s})]
+
+            by_thread = asyncio.to_thread(lambda: list(client.stream("zoo/zoo/silent", {"pause": silence_s})))
+            return tuple(await asyncio.gather(by_thread, read()))
+
+    assert ([{"i": 0}], [{"i": 0}]) == asyncio.run(both())
+
+
+@pytest.fixture(scope="module")
+def silence_s(recorder) -> float:
+    return 120.0 if recorder.is_full else 2.0
+
+
+@pytest.fixture(scope="module")
+def silent_server(recorder):
+    """In a full run with the heartbeats that everybody gets."""
+    limits = {} if recorder.is_full else {"heartbeat_s": 0.3, "headers_hold_s": 0.3}
+    with official_server(limits=limits) as served:
+        yield served

@@ -1,0 +1,453 @@
+"""What must hold in every simulated world, whatever happens in it.
+
+Told of each move of a request, each event made and received; asked behind every turn of the loop, and again whenever
+time is about to pass. A broken promise is kept and raised at the next turn, since whoever caused it may well swallow
+it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from headrace.core.errors import ERROR_TYPES, RequestError
+from headrace.core.limits import EVENT_OVERHEAD_BYTES
+from headrace.core.request import State
+from headrace.supervisor.streams import LiveRequest, Reader
+
+if TYPE_CHECKING:
+    from headrace.supervisor.pool import Pool
+    from tests.sim.clients import Client
+    from tests.sim.runners import Call, Runner
+    from tests.sim.world import World
+
+#: Written down a second time, on purpose: `core.request` is among what is checked.
+_LEGAL = {
+    (None, State.QUEUED),
+    (State.QUEUED, State.RUNNING),
+    (State.QUEUED, State.FAILED),
+    (State.QUEUED, State.CANCELLED),
+    (State.RUNNING, State.COMPLETED),
+    (State.RUNNING, State.FAILED),
+    (State.RUNNING, State.CANCELLING),
+    (State.CANCELLING, State.CANCELLED),
+}
+
+_FINAL = (State.COMPLETED, State.FAILED, State.CANCELLED)
+
+#: Seconds by which a deadline may be late: what is looked for is looked for once a second.
+_LATE_S = 1.1
+
+
+class Violation(AssertionError):
+    """A promise was broken."""
+
+
+_state = LiveRequest.__dict__["state"]
+
+
+class WatchedRequest(LiveRequest):
+    """A live request that tells of each of its moves."""
+
+    checks: Checks
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.was_unpaced = False  # if ever nobody set its pace while it ran
+        self.told_cost = 0  # by the pacing reader
+        self.over_since = self.quiet_since = self.checks.now
+        self.seen_end = 0
+        super().__init__(*args, **kwargs)
+        self.is_valid = b'"valid":true' in self.body
+        self.checks.opened(self)
+
+    @property
+    def state(self) -> State:  # type: ignore[override]
+        return _state.__get__(self)  # type: ignore[no-any-return]
+
+    @state.setter
+    def state(self, new: State) -> None:
+        old = getattr(self, "_old", None)
+        self._old = new
+        _state.__set__(self, new)
+        self.checks.moved(self, old, new)
+
+    def took(self, reader: Reader, position: int, cost: int) -> None:
+        if reader is self._pacer:
+            self.told_cost = max(self.told_cost, cost)
+        super().took(reader, position, cost)
+
+    def _go_on_unpaced(self) -> None:
+        self.was_unpaced = True
+        super()._go_on_unpaced()
+
+    def _tell_final(self) -> None:
+        super()._tell_final()
+        self.checks.final(self)
+
+
+class Checks:
+    """All that is known of one world, and what must be true of it."""
+
+    def __init__(self, world: World) -> None:
+        self.violation: Violation | None = None
+        self.requests: dict[str, WatchedRequest] = {}
+        self.refused = 0
+        self.clients_done = 0
+        self._world = world
+        self._made: dict[str, list[bytes]] = {}
+        self._runner_of: dict[str, Runner] = {}
+        self._told: dict[str, RequestError | None] = {}  # how its runner says it ended
+        self._by_agent: dict[str, str] = {}
+        self._left: set[str] = set()
+        self._stopped: set[str] = set()
+        self._short_since: dict[Pool, float] = {}
+        self.outcomes: Counter[str] = Counter()
+        self.watched = type("Watched", (WatchedRequest,), {"checks": self})
+
+    @property
+    def now(self) -> float:
+        return self._world.loop.time()
+
+    def that(self, holds: bool, promise: str) -> None:
+        """Note a violation unless it `holds`."""
+        if not holds:
+            self.fail(promise)
+
+    def fail(self, what: str) -> None:
+        """Note a violation; it is raised here, and in any case at the end of this turn."""
+        self.violation = self.violation or Violation(f"at {self.now:.6f} s: {what}")
+        raise self.violation
+
+    # --- told by the node's requests --------------------------------------------------------------------
+
+    def opened(self, live: WatchedRequest) -> None:
+        self.that(live.id not in self.requests, f"two requests with the id {live.id}")
+        self.requests[live.id] = live
+        self._by_agent.setdefault(live.headers.get("user-agent", ""), live.id)
+
+    def moved(self, live: WatchedRequest, old: State | None, new: State) -> None:
+        """A request changed its state."""
+        self._world.note(f"{live.id} {'is' if old is None else f'was {old.value}, is'} {new.value}")
+        self.that((old, new) in _LEGAL, f"{live.id} went from {old} to {new}")
+        if new is State.RUNNING:
+            wanted = live.left_at is None or live.grace_s > 0
+            self.that(wanted, f"{live.id} starts, and nobody wants it")
+            live.quiet_since = self.now
+        if new is State.CANCELLING or new in _FINAL:
+            live.over_since = self.now if old is not State.CANCELLING else live.over_since
+
+    def final(self, live: WatchedRequest) -> None:
+        """A request ended. There must be a reason for what it says of it."""
+        ending = "completed" if live.error is None else live.error.type
+        self.outcomes[ending] += 1
+        if live.state is State.COMPLETED:
+            made = self._made[live.id]
+            self.that(live.error is None, f"{live.id} completed with an error")
+            self.that(self._told.get(live.id, ending) is None, f"{live.id} completed; its runner did not say so")
+            self.that(live.replay.end == len(made), f"{live.id} completed with {live.replay.end} of {len(made)} events")
+            self.that(live.replay.last == made[-1], f"{live.id} completed with another result")
+            return
+        if live.error is None:
+            self.fail(f"{live.id} is {live.state.value} without an error")
+        assert live.error is not None
+        has_cause = self._has_cause(live, live.error.type)
+        self.that(has_cause, f"{live.id} ended with {live.error.type} for no reason: {live.error.message}")
+
+    def _has_cause(self, live: WatchedRequest, type_: str) -> bool:
+        app, now = live.route.app, self.now + 1e-6
+        told = self._told.get(live.id)
+        if told is not None and told.type == type_:
+            return True
+        running_s = now - live.started_at if live.started_at is not None else 0.0
+        match type_:
+            case "client_disconnected":
+                return live.id in self._left
+            case "validation_error":
+                return not live.is_valid
+            case "client_cancelled":
+                return live.id in self._stopped
+            case "reader_stalled":
+                return any(client.may_stall for client in self._world.clients)
+            case "startup_timeout":
+                return live.started_at is None and now - live.opened_at >= min(self._wait_s(live), 0.5)
+            case "request_timeout":
+                return running_s >= app.request_timeout
+            case "first_event_timeout":
+                return not live.replay.end and 0 < app.first_event_timeout <= running_s
+            case "event_gap_timeout":
+                return 0 < app.event_gap_timeout <= now - live.quiet_since
+            case "runner_disconnected":
+                runner = self._runner_of.get(live.id)
+                return runner is None or runner.child.is_dead or runner.child.link.closed.done() or runner.end.is_closing()
+            case "no_result":
+                return live.id in self._told and told is None and not self._made[live.id]
+            case "shutting_down":
+                return self._world.is_stopping
+            case "runner_scheduling_failure":
+                return live.started_at is None and self._world.has_failed
+            case "not_found":
+                return self._world.versions > 1
+            case "overloaded":
+                return self._world.limits.events_bytes_max < 1 << 30
+        return False
+
+    def _wait_s(self, live: LiveRequest) -> float:
+        """The longest that a request may wait for its slot."""
+        return self._world.start_timeouts.get(live.headers.get("user-agent", ""), self._world.limits.slot_wait_s)
+
+    # --- told by runners --------------------------------------------------------------------------------
+
+    def started(self, runner: Runner, call: Call) -> None:
+        """A runner was given a request."""
+        self._world.note(f"runner {runner.child.pid} starts {call.id}: {call.course}")
+        self.that(call.id in self.requests, f"{call.id} was never opened")
+        self.that(call.id not in self._runner_of, f"{call.id} is started a second time")
+        self.that(self.requests[call.id].started_at is not None, f"{call.id} is at a runner and not started")
+        self.that(call.granted == self._world.limits.window_bytes, f"{call.id} begins with credit {call.granted}")
+        self._runner_of[call.id] = runner
+        self._made[call.id] = []
+
+    def made(self, call: Call, text: bytes) -> None:
+        """A runner makes an event."""
+        self._made[call.id].append(text)
+        live = self.requests[call.id]
+        if call.course.is_greedy or live.was_unpaced or live.replay.pace is None or live.is_over:
+            live.was_unpaced |= live.replay.pace is None
+            return
+        ahead = call.spent - live.told_cost
+        window = self._world.limits.window_bytes
+        self.that(ahead < window, f"{call.id} makes an event with {ahead} bytes not taken, the window is {window}")
+
+    def ended(self, call: Call, error: RequestError | None) -> None:
+        """A runner says how a request ended."""
+        self._world.note(f"{call.id} ends at its runner: {'done' if error is None else error.type}")
+        self._told[call.id] = error
+
+    # --- told by clients --------------------------------------------------------------------------------
+
+    def request_of(self, client: Client) -> WatchedRequest | None:
+        """Return a client's request, as soon as it has one."""
+        return self.requests.get(client.id or self._by_agent.get(client.agent, ""))
+
+    def left(self, client: Client) -> None:
+        """A client has left, or was cut off; the node may not know it yet."""
+        if live := self.request_of(client):
+            self._left.add(live.id)
+
+    def stopped(self, id_: str) -> None:
+        """Somebody asks that a request be stopped."""
+        self._stopped.add(id_)
+
+    def received(self, client: Client, text: bytes) -> None:
+        """A client got its next event."""
+        made = self._made.get(client.id or "", [])
+        at = client.position
+        self.that(at < len(made), f"client {client.number} got event {at}; {len(made)} were made")
+        self.that(text == made[at], f"client {client.number} got {text[:80]!r} for event {at}, {made[at][:80]!r}")
+
+    def client_is_done(self, client: Client) -> None:
+        """A client has its answer, or what there is of one. It must know which."""
+        self.clients_done += 1
+        who = f"client {client.number} ({client.habit.path})"
+        if client.has_left:
+            return
+        if not client.status:
+            self.that(client.may_stall or self._world.is_stopping, f"{who} got no answer")
+        elif client.headers.get("content-type", "").startswith("text/event-stream"):
+            self._check_stream(client, who)
+        elif client.is_complete:
+            self._check_answer(client, who)
+        else:
+            self.that(client.may_stall or self._world.is_stopping, f"{who} got half an answer")
+
+    def _check_stream(self, client: Client, who: str) -> None:
+        live = self.requests[client.id or ""]
+        if client.error is not None:
+            type_ = client.error["type"]
+            known = {"replay_gone"} if client.resumes else set()
+            known.add(live.error.type if live.error is not None else "")
+            self.that(type_ in known, f"{who} was told {type_}; the request ended with {live.error!r}")
+            is_clean = live.route.app.stream_error_end == "clean"
+            self.that(client.is_complete == is_clean, f"{who}: the connection ends wrongly behind its error event")
+        elif client.is_complete:
+            made = self._made[live.id]
+            self.that(live.state is State.COMPLETED, f"{who} saw success of a request that is {live.state.value}")
+            self.that(client.position == len(made), f"{who} saw success after {client.position} of {len(made)} events")
+        else:
+            self.that(client.may_stall or self._world.is_stopping, f"{who} was cut off without a word")
+
+    def _check_answer(self, client: Client, who: str) -> None:
+        if client.status == 204:
+            return
+        told = orjson.loads(client.body)
+        if client.method == "PUT":
+            known = client.status in {202, 400, 404, 503}
+            self.that(known and ("status" in told) == (client.status != 503), f"{who} got {client.status} {told}")
+        elif client.status == 200:
+            live = self.requests[client.id or ""]
+            self.that(live.state is State.COMPLETED, f"{who} got a result of a request that is {live.state.value}")
+            self.that(client.body == self._made[live.id][-1], f"{who} got {client.body[:80]!r} as its result")
+        else:
+            type_ = told["error_type"]
+            self.that(type_ in ERROR_TYPES, f"{who} was told {type_}")
+            self.that(type_ != "internal_error", f"{who}: a fault of Headrace's own")
+            self.that(client.headers["x-fal-error-type"] == type_, f"{who} was told two types")
+
+    # --- asked behind every turn ------------------------------------------------------------------------
+
+    def after_turn(self) -> None:
+        """No slot is counted twice."""
+        if self.violation is not None:
+            raise self.violation
+        for pool in self._world.pools:
+            slots = pool.app.max_multiplexing
+            for runner in pool.fleet.runners:
+                busy = runner.link.busy
+                if busy > slots:
+                    self.fail(f"runner {runner.process.pid} has {busy} requests and {slots} slots")
+
+    # --- asked when time is about to pass ---------------------------------------------------------------
+
+    def at_rest(self) -> None:
+        """Whatever was due is done: now everything must be in order."""
+        self._world.look_for_pools()
+        for pool in self._world.pools:
+            self._check_pool(pool)
+        self._check_links()
+        for live in tuple(self._world.dispatcher._live.values()):
+            self._check_request(live)
+            self._check_memory(live)
+        if self.violation is not None:
+            raise self.violation
+
+    def _check_pool(self, pool: Pool) -> None:
+        fleet, slots = pool.fleet, pool.app.max_multiplexing
+        for live in pool._waiting:
+            self.that(live.state is State.QUEUED, f"{live.id} waits, and is {live.state.value}")
+        if pool._waiting:
+            for runner in fleet.runners:
+                has_room = runner.takes_work and runner.link.busy < slots
+                self.that(not has_room, f"{pool.waiting} requests wait, and runner {runner.process.pid} has a free slot")
+        there = len(fleet.runners) + fleet._starting
+        allowed = pool.app.runners_max
+        leaving = sum(not runner.takes_work for runner in fleet.runners)
+        self.that(there - leaving <= allowed, f"{there - leaving} runners of {pool.app.name}, {allowed} are allowed")
+        self._check_that_runners_come(pool)
+
+    def _check_that_runners_come(self, pool: Pool) -> None:
+        """A runner that is wanted is started within the time that its predecessor's end may take."""
+        fleet = pool.fleet
+        short = fleet._wanted - fleet.working - fleet._starting
+        if short <= 0 or fleet._retry is not None or fleet._tasks is None:
+            self._short_since.pop(pool, None)
+            return
+        since = self._short_since.setdefault(pool, self.now)
+        bound_s = self._world.limits.kill_grace_s + 1.0 + _LATE_S
+        self.that(self.now - since <= bound_s, f"{short} runners of {pool.app.name} are missing since {since:.3f} s")
+
+    def _check_links(self) -> None:
+        """Node and runner agree on what runs; they may differ by what is on the wire."""
+        holders: set[str] = set()
+        for child in self._world.kernel.children.values():
+            on_node = child.link._streams
+            for live in on_node.values():
+                self.that(live.id not in holders, f"{live.id} is at two runners")
+                self.that(not live.is_final, f"{live.id} holds a slot and is {live.state.value}")
+                holders.add(live.id)
+            if child.is_dead or child.link.closed.done() or child.inside.end.other.is_closing():
+                continue
+            at_runner = child.inside.calls
+            self.that(at_runner.keys() <= on_node.keys(), f"runner {child.pid} works on what the node forgot")
+            is_quiet = child.inside.end.is_idle and child.inside.end.other.is_idle and not child.inside.is_frozen
+            if is_quiet:
+                self.that(at_runner.keys() == on_node.keys(), f"runner {child.pid} does not work on what it was given")
+                for stream, call in at_runner.items():
+                    self.that(call.id == on_node[stream].id, f"stream {stream} is two requests")
+
+    def _check_request(self, live: WatchedRequest) -> None:
+        app, limits, now = live.route.app, self._world.limits, self.now
+        if live.replay.end != live.seen_end or live.is_held_by_reader:
+            live.seen_end, live.quiet_since = live.replay.end, now
+        if live.state is State.CANCELLING:
+            # Told to stop, its runner retired, waited for, ended by force.
+            bound_s = limits.cancel_grace_s + app.request_timeout + 4 * limits.kill_grace_s + 1 + _LATE_S
+            self.that(now - live.over_since <= bound_s, f"{live.id} was cancelled and does not end")
+            return
+        if not live._readers:
+            self.that(live.left_at is not None, f"nobody reads {live.id}, and nobody left it")
+            assert live.left_at is not None
+            self.that(now - live.left_at <= live.grace_s + _LATE_S, f"{live.id} goes on without a reader")
+        if live.state is State.QUEUED:
+            waited_s = now - live.opened_at
+            self.that(waited_s <= self._wait_s(live) + _LATE_S, f"{live.id} waits for {waited_s:.3f} s")
+            return
+        running_s = now - (live.started_at or 0.0)
+        self.that(running_s <= app.request_timeout + _LATE_S, f"{live.id} runs for {running_s:.3f} s")
+        if live.route.endpoint.stream_path is None:
+            return
+        if app.first_event_timeout and not live.replay.end:
+            self.that(running_s <= app.first_event_timeout + _LATE_S, f"{live.id} has no first event")
+        if app.event_gap_timeout and live.replay.end:
+            quiet_s = now - live.quiet_since
+            self.that(quiet_s <= app.event_gap_timeout * 1.25 + _LATE_S, f"{live.id} is silent for {quiet_s:.3f} s")
+
+    def _check_memory(self, live: WatchedRequest) -> None:
+        limits, replay = self._world.limits, live.replay
+        count = replay.end - replay.first
+        bytes_max, events_max = limits.replay_bytes_max, limits.replay_events_max
+        # What the reader who sets the pace has not taken stays; so does what it had taken until the next event.
+        bytes_max += limits.ahead_bytes_max
+        events_max += limits.ahead_bytes_max // EVENT_OVERHEAD_BYTES
+        self.that(replay.kept <= bytes_max, f"{live.id} keeps {replay.kept} bytes, {bytes_max} are allowed")
+        self.that(count <= events_max, f"{live.id} keeps {count} events, {events_max} are allowed")
+        if live.was_unpaced and replay.pace is None and count > 1 and replay.cost == live.told_cost:
+            self.that(replay.kept <= limits.replay_bytes_max, f"{live.id} keeps {replay.kept} bytes for nobody")
+
+    # --- asked at the end -------------------------------------------------------------------------------
+
+    def after_the_storm(self) -> None:
+        """All has ended, and as many runners are there as are wanted."""
+        world = self._world
+        self.that(not world.dispatcher.live, f"{world.dispatcher.live} requests are still alive")
+        for pool in world.catalog.pools.values():
+            fleet = pool.fleet
+            self.that(not pool.waiting, f"{pool.waiting} requests wait for ever")
+            self.that(fleet.working == len(fleet.runners) == pool.app.min_concurrency, f"{pool.app.name} has {fleet.working} runners")
+            for runner in fleet.runners:
+                self.that(not runner.link.busy, f"runner {runner.process.pid} is busy with nothing")
+
+    def nothing_is_left(self) -> None:
+        """The node is gone: no request without an end, no process, no device, no byte, no task, no timer."""
+        world = self._world
+        for live in self.requests.values():
+            self.that(live.is_final or live.state is State.QUEUED, f"{live.id} ended as {live.state.value}")
+        unended = sum(not live.is_final for live in self.requests.values())
+        self.that(unended <= self.refused, f"{unended} requests have no end; {self.refused} were refused")
+        self.that(not world.kernel.alive, f"runners {[child.pid for child in world.kernel.alive]} are still there")
+        devices = world.launcher.devices
+        self.that(devices.free == devices.total, f"{devices.total - devices.free} devices are leased to nobody")
+        self._check_meters()
+        for task in world.loop.tasks:
+            self.that(task.done(), f"a task is left: {task!r}")
+            if not task.cancelled() and task._log_traceback:  # type: ignore[attr-defined]
+                self.fail(f"nobody asked how {task.get_name()} ended: {task.exception()!r}")
+        self.that(not world.loop.timers, f"timers are left: {world.loop.timers}")
+
+    def _check_meters(self) -> None:
+        world = self._world
+        numbers = [app.numbers.counters for app in world.meters._apps.values()]
+
+        def total(name: str) -> float:
+            return sum(count.value for counters in numbers for count in counters[name].values())
+
+        ended = sum(live.is_final for live in self.requests.values())
+        counted = total("headrace_requests_total")
+        self.that(counted == ended + self.refused, f"{counted:g} requests counted, {ended} ended, {self.refused} refused")
+        starts, ends = total("headrace_runner_starts_total"), total("headrace_runner_ends_total")
+        self.that(starts == ends, f"{starts:g} runners started, {ends:g} ended")
+        if dispatcher := world.dispatcher:
+            self.that(not dispatcher.bodies.taken, f"{dispatcher.bodies.taken} bytes of bodies are held for nobody")
+
+
