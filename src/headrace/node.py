@@ -43,6 +43,7 @@ from headrace.store.keyfile import KeyFile
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
 from headrace.supervisor.devices import Devices, device_order, find_devices
 from headrace.supervisor.dispatch import Dispatcher
+from headrace.supervisor.guardian import Guardian
 from headrace.supervisor.meters import Meters, Reading
 from headrace.supervisor.process import Launcher
 
@@ -67,7 +68,8 @@ class StartFault(Exception):
 def serve(config: Config) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status: 0 after a drain, 2 when it could not start."""
     _log_to_stderr(config.log_level)
-    return _run(lambda: Node(config).run())
+    with Guardian() as guardian:
+        return _run(lambda: Node(config, guardian).run())
 
 
 def check(config: Config) -> int:
@@ -110,12 +112,12 @@ def _log_to_stderr(level: str) -> None:
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
-async def _load(config: Config, meters: Meters) -> Catalog:
+async def _load(config: Config, meters: Meters, guardian: Guardian | None = None) -> Catalog:
     """Have every target imported, and return the catalog of what is in them."""
     ids = find_devices(os.environ) if config.devices is None else config.devices
     devices = Devices(ids, device_order(os.environ))
     meters.watch(lambda: _device_readings(devices))
-    launcher = Launcher(config.limits, config.runner_env, config.clean_env, devices)
+    launcher = Launcher(config.limits, config.runner_env, config.clean_env, devices, guardian)
     loaded = await load_all(config.targets, launcher, config.limits)
     try:
         return Catalog(loaded, config.aliases, launcher, config.limits, meters)
@@ -146,8 +148,9 @@ def _print_apps(routes: RouteTable, url: str) -> None:
 class Node:
     """One gateway with its pools of runners."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, guardian: Guardian) -> None:
         self._config = config
+        self._guardian = guardian
         self._limits = config.limits
         self._stop_asked = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -155,7 +158,7 @@ class Node:
     async def run(self) -> int:
         """Build, serve until told to stop, drain, take down."""
         meters = Meters()
-        catalog = await _load(self._config, meters)
+        catalog = await _load(self._config, meters, self._guardian)
         try:
             sockets = self._sockets()
             key_file = None if self._config.no_auth else _keys_for_the_user(self._config)

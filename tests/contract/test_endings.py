@@ -15,8 +15,8 @@ import pytest
 from headrace import AsyncClient, Client
 from headrace.client import errors
 from tests.support.endings import ENDINGS, LIMITS, MODELS, NO_SLOT, Ending, cancelling, told
-from tests.support.official import key_of, official_server
-from tests.support.server import Server, data_events, running_server
+from tests.support.official import OfficialServer, key_of, official_server
+from tests.support.server import RawStream, Server, data_events
 from tests.support.shells import Outcome
 
 ALL = {**ENDINGS, "no slot": NO_SLOT}
@@ -191,18 +191,15 @@ def test_our_run_raises_by_status_with_type_and_request_id(ours, name, kind):
 # --- on the wire ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def plain():
-    """A server without keys, with the defaults for the end of a stream."""
-    with running_server(MODELS, limits=LIMITS) as plain, cancelling(plain):
-        yield plain
+def opened(served: OfficialServer, path: str, input: object) -> RawStream:
+    return served.server.open(path, input, {"Authorization": f"Key {key_of(served.server)}"})
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_a_failure_is_one_error_event_and_a_fin_without_the_final_chunk(plain, name):
+def test_a_failure_is_one_error_event_and_a_fin_without_the_final_chunk(served, name):
     ending = ENDINGS[name]
 
-    with plain.open(f"/{ending.endpoint}/stream", ending.input) as stream:
+    with opened(served, f"/{ending.endpoint}/stream", ending.input) as stream:
         stream.read_until(b"event: error")
         stream.read_until(b"\n\n\r\n")
         told_at = time.monotonic()
@@ -221,23 +218,12 @@ def test_a_failure_is_one_error_event_and_a_fin_without_the_final_chunk(plain, n
     assert b"connection:" not in stream.head.lower()
 
 
-@pytest.mark.parametrize("name", ENDINGS)
-def test_a_run_that_fails_is_a_whole_answer(plain, name):
-    ending = ENDINGS[name]
-
-    answer = plain.post(f"/{ending.endpoint}", ending.input)
-
-    assert (answer.status, answer.json["error_type"]) == (ending.status, ending.type)
-    assert answer.headers["x-fal-error-type"] == ending.type
-    assert len(answer.headers["x-fal-request-id"]) == 36
-
-
 @pytest.mark.parametrize(
     "input", [{"how": "well", "events": 2}, {"how": "well", "pause": 0.35}, {"how": "well", "events": 300}]
 )
 @pytest.mark.parametrize("path", ["any", "clean", "any/sync"])
-def test_success_is_the_final_chunk_and_no_error_event(plain, path, input):
-    with plain.open(f"/mortal/{path}/stream", input) as stream:
+def test_success_is_the_final_chunk_and_no_error_event(served, path, input):
+    with opened(served, f"/mortal/{path}/stream", input) as stream:
         stream.read_until(b"\r\n0\r\n\r\n")
 
     assert stream.is_whole
@@ -252,15 +238,17 @@ AT_CLEAN = {name: ENDINGS[name] for name in ENDINGS if name not in {"cancelled",
 
 
 @pytest.mark.parametrize("name", AT_CLEAN)
-def test_with_stream_error_end_clean_the_connection_goes_on_behind_the_error(plain, name):
+def test_with_stream_error_end_clean_the_connection_goes_on_behind_the_error(served, name):
     ending = AT_CLEAN[name]
     input = ending.input | ({"how": "endless", "events": 0} if name == "too long" else {})
 
-    with plain.open("/mortal/clean/stream", input) as stream:
+    with opened(served, "/mortal/clean/stream", input) as stream:
         stream.read_until(b"\r\n0\r\n\r\n")
         first = stream.body
         stream.bytes = b""
-        stream.post("/mortal/clean/stream", {"how": "well", "events": 2})
+        stream.post(
+            "/mortal/clean/stream", {"how": "well", "events": 2}, {"Authorization": f"Key {key_of(served.server)}"}
+        )
         stream.read_until(b"\r\n0\r\n\r\n")
 
     assert first.count(b"event: error") == 1
@@ -268,10 +256,10 @@ def test_with_stream_error_end_clean_the_connection_goes_on_behind_the_error(pla
     assert data_events(stream.body) == [{"i": 0}, {"i": 1}]
 
 
-def test_with_stream_error_end_clean_our_sdk_raises_all_the_same(plain):
+def test_with_stream_error_end_clean_our_sdk_raises_all_the_same(served):
     ending = Ending("mortal/clean", {"how": "raised"}, [{"i": 0}], "runner_server_error", 500)
 
-    with Client(plain.url, key="id:secret") as client:
+    with Client(served.server.url, key=key_of(served.server)) as client:
         outcome = sync_call(client, "stream", ending)
 
     assert (type(outcome.error), outcome.error.type, outcome.items) == (

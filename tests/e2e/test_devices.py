@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.support.deaths import condition, first_pid, group_of, metric
+from tests.support.deaths import Crowd, condition, first_pid, group_of, metric
 from tests.support.server import Server, data_events, eventually, running_server
 
 #: A lock file stands for each device. A process that a runner starts inherits its locks, as it would hold memory on its
@@ -129,7 +129,8 @@ def test_two_runners_of_one_device_each_see_different_ones(apps):
 
 
 @pytest.mark.parametrize(
-    ("args", "env"), [(("--no-auth", "--device", "1", "--device", "0"), {}), (("--no-auth",), {"HEADRACE_DEVICES": "1,0"})]
+    ("args", "env"),
+    [(("--no-auth", "--device", "1", "--device", "0"), {}), (("--no-auth",), {"HEADRACE_DEVICES": "1,0"})],
 )
 def test_a_runner_of_two_devices_sees_both_and_one_of_none_sees_none(apps, args, env):
     path, locks = apps
@@ -176,24 +177,15 @@ def test_more_devices_than_there_are_is_a_fault_of_the_file_told_at_the_start(ap
 def test_a_runner_beyond_the_devices_waits_until_one_is_given_back(apps):
     path, env = apps
     with running_server(f"{path}:Up", args=TWO_DEVICES, env=env) as server:
-        answers = []
-
-        def ask() -> None:
-            answers.append(server.post("/me/up", {"pause": 0.5}))
-
-        callers = [threading.Thread(target=ask) for _ in range(8)]
-        for caller in callers:
-            caller.start()
-        eventually(lambda: condition(server, "me/up")["runners"] == 2, "a second one is up")
-        victim = next(pid for pid in holders(server) if group_of(pid))
-        os.kill(victim, signal.SIGKILL)
-        eventually(lambda: len(holders(server)) == 3, "a third one is up")
-        for caller in callers:
-            caller.join()
+        with Crowd(server, "/me/up", 8, {"pause": 0.5}) as crowd:
+            eventually(lambda: condition(server, "me/up")["runners"] == 2, "a second one is up")
+            victim = next(pid for pid in holders(server) if group_of(pid))
+            os.kill(victim, signal.SIGKILL)
+            eventually(lambda: len(holders(server)) == 3, "a third one is up")
         shown = holders(server)
         successor = list(shown)[2]
 
-        assert sorted(answer.status for answer in answers) == [200] * 7 + [503]
+        assert sorted(answer.status for answer in crowd.answers) == [200] * 7 + [503]
         assert shown[successor] == shown[victim]
         assert never_shared(server)
 
@@ -298,14 +290,14 @@ def test_an_app_that_keeps_a_runner_up_gets_its_device_back_whoever_else_waits_f
         assert never_shared(server)
 
 
-def test_a_file_is_reloaded_where_its_old_runner_has_the_only_device(apps):
+def test_a_file_is_reloaded_where_its_old_runner_has_the_only_device_and_others_wait_for_it(apps):
     path, env = apps
     args = ("--no-auth", "--device", "0", "--reload")
-    with running_server(f"{path}:One", args=args, env=env, limits=LIMITS) as server:
-        before = seen(server, "me/one")["pid"]
-        path.write_text(APPS.replace('return {"pid"', 'return {"edited": True, "pid"'))
-        eventually(lambda: "edited" in seen(server, "me/one"), "the edit is served")
-        after = seen(server, "me/one")
+    with running_server(f"{path}:Up", args=args, env=env, limits=LIMITS) as server:
+        with Crowd(server, "/me/up", 6, {"pause": 0.6}) as crowd:
+            path.write_text(APPS.replace('return {"pid"', 'return {"edited": True, "pid"'))
 
-        assert after["pid"] != before
+        assert {answer.status for answer in crowd.answers} == {200}
+        assert {"edited" in answer.json for answer in crowd.answers} == {False, True}
+        assert len(holders(server)) == 2  # none of the old version was started once more
         assert never_shared(server)

@@ -1,12 +1,11 @@
 """How many runners an app has: more as requests wait, fewer when nobody asks, none where none is kept."""
 
-import threading
 import time
 
 import pytest
 
-from tests.support.deaths import condition, first_pid, metric
-from tests.support.server import Answer, Server, data_events, eventually, running_server
+from tests.support.deaths import Crowd, condition, first_pid, metric
+from tests.support.server import Server, data_events, eventually, running_server
 
 FINAL_CHUNK = b"\r\n0\r\n\r\n"
 
@@ -51,33 +50,6 @@ def server(tmp_path_factory):
     path.write_text(APPS)
     with running_server(path) as server:
         yield server
-
-
-class Crowd:
-    """Callers that ask all at once: `with Crowd(server, path, number, body) as crowd:` waits for their answers at its end."""
-
-    def __init__(self, server: Server, path: str, number: int, body: object) -> None:
-        self.answers: list[Answer] = []
-
-        def ask() -> None:
-            self.answers.append(server.post(path, body))
-
-        self._threads = [threading.Thread(target=ask) for _ in range(number)]
-
-    def __enter__(self) -> "Crowd":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for thread in self._threads:
-            thread.join()
-
-    @property
-    def pids(self) -> set[int]:
-        """The runners that answered; fails unless every call was."""
-        assert [answer.status for answer in self.answers] == [200] * len(self._threads)
-        return {answer.json["pid"] for answer in self.answers}
 
 
 def runners(server: Server, app: str) -> int:

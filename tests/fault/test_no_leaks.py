@@ -24,14 +24,17 @@ GROWTH_MIB_MAX = 16
 #: Readers at once, and slots in the one runner.
 READERS, SLOTS = 4, 16
 
+#: Requests that are kept for late readers when they are over.
+KEPT = 8
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("witness")
     (folder / "tmp").mkdir()
     env = {"PYTHONPATH": str(WITNESS), "WITNESS": str(folder), "TMPDIR": str(folder / "tmp")}
-    # A request that ended is kept for late readers; here not for long.
-    with running_server(f"{MODELS}:Leaving", env=env, limits={"replay_s": 0.2}) as server:
+    limits = {"replay_s": 600, "replays_max": KEPT}
+    with running_server(f"{MODELS}:Leaving", env=env, limits=limits) as server:
         server.witness = folder
         yield server
 
@@ -170,8 +173,13 @@ def held(server: Server) -> dict[str, object]:
 
 
 def resting(server: Server) -> dict[str, object]:
-    """What is held once nothing changes any more: the last timers of what has ended take a second."""
+    """What is held once nothing changes any more: the last timers of what has ended take a second.
+
+    The requests that are kept are the same each time: refused ones, whose errors must keep nothing else.
+    """
     eventually(lambda: is_idle(server, "test/leaving"), "no slot is held")
+    for _ in range(KEPT):
+        is_refused(server)
     seen = [held(server)]
 
     def rests() -> bool:
@@ -203,7 +211,7 @@ def test_streams_that_come_and_go_leave_no_task_descriptor_thread_or_file(server
     figures("S13", descriptors=before["node"]["descriptors"], tasks=before["node"]["tasks"],
             runner_threads=before["runner"]["threads"], **grown, others_gap_ms=other.gap_ms)  # fmt: skip
     assert after == before
-    assert "headrace.supervisor.streams.LiveRequest" not in after["node"]["objects"]
+    assert after["node"]["objects"]["headrace.supervisor.streams.LiveRequest"] == KEPT
     assert "headrace.runner.call.RunningCall" not in after["runner"]["objects"]
     assert "Headrace's own" not in server.log
     assert max(grown.values()) < GROWTH_MIB_MAX

@@ -13,8 +13,11 @@ import pytest
 
 from tests.fault.models.raising import BAD, EVENTS, GOOD, RAISES, SECRET
 from tests.support.bystander import bystander
+from tests.support.endings import ENDINGS, LIMITS, told
+from tests.support.endings import MODELS as MORTAL
+from tests.support.official import official_server
 from tests.support.recorder import spread_ms
-from tests.support.server import ROOT, RawStream, eventually, running_server
+from tests.support.server import ROOT, ZOO, RawStream, eventually, running_server
 
 MODELS = ROOT / "tests" / "fault" / "models" / "raising.py"
 
@@ -235,3 +238,21 @@ def test_what_json_can_hold_after_all_arrives(server, spoilt, what):
             continue
         answer = server.post(f"{spoilt}/{kind}", {"what": what})
         assert (answer.status, strictly(answer.body)) == (200, arrives)
+
+
+# --- fal's JavaScript client ----------------------------------------------------------------------------------
+
+
+@pytest.mark.promise("S11")
+def test_fals_javascript_client_never_misses_the_error_item(count):
+    """Its loop cannot throw: the item, and `done()` that rejects, are all there is to tell a failure from success."""
+    endings = {name: ending for name, ending in ENDINGS.items() if name != "cancelled"}
+
+    with official_server(MORTAL, ZOO, args=("--no-auth",), limits=LIMITS) as served, bystander(served.server):
+        for _ in range(count(smoke=1, full=20)):
+            outcomes = told(served, "endings.mjs", ["loop"], endings)
+
+            for (name, _), outcome in outcomes.items():
+                assert outcome.items[:-1] == endings[name].items
+                assert outcome.items[-1]["error"]["type"] == endings[name].type
+                assert (outcome.error["message"], outcome.error["threw"]) == ("terminated", False)

@@ -47,7 +47,7 @@ class Plan:
             reloads=dice.choice((0, 0, 0, 1, 2)),
             loads_rough=dice.random() < 0.05,
             stops_in_storm=dice.random() < 0.2,
-            rough_births=dice.choice(roughness),
+            rough_births=dice.choice((0.0, 0.0, 0.2, 0.5, 1.0)),
             rough_calls=dice.choice(roughness),
             rough_clients=dice.choice(roughness),
         )
@@ -73,7 +73,7 @@ def _limits(dice: Random) -> Limits:
         replay_s=dice.choice((1.0, 20.0)),
         replays_max=dice.choice((4, 4_096)),
         replays_bytes_max=dice.choice((10_000, 1 << 28)),
-        events_bytes_max=dice.choice((20_000, 1 << 30, 1 << 30, 1 << 30)),
+        events_bytes_max=dice.choice((10_000, 1 << 30, 1 << 30, 1 << 30)),
         bodies_bytes_max=dice.choice((200_000, 1 << 28)),
         waiting_max=dice.choice((4, 1_000, 1_000)),
         slot_wait_s=dice.choice((2.0, 15.0, 60.0)),

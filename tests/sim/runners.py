@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +68,9 @@ class Nature:
             ready_s=dice.choice((0.0, 0.02, 1.0, 4.0)) if not happens(0.1) else 100.0,
             dies_s=sometime(20) if happens(0.6) else math.inf,
             babbles_s=sometime(20) if happens(0.1) else math.inf,
-            swells_s=sometime(20) if happens(0.1) else math.inf,
-            freezes=tuple((sometime(15), dice.choice((0.5, 4, 30)), dice.random() < 0.5) for _ in range(2))
-            if happens(0.4)
+            swells_s=sometime(20) if happens(0.2) else math.inf,
+            freezes=tuple((sometime(10), dice.choice((0.5, 4, 30)), dice.random() < 0.5) for _ in range(2))
+            if happens(0.5)
             else (),
             leave_s=dice.choice((0.0, 0.01, 0.8)),
             heeds_eof=not happens(0.2),
@@ -125,12 +125,13 @@ class Call:
         self._runner = runner
         self._stream = stream
         self._waits_for_credit = False
+        self._is_stuck = False
         self._left = course.events
 
     def proceed(self) -> None:
         """Make the next events for which there is credit."""
         for _ in range(self.course.burst):
-            if self.is_over:
+            if self.is_over or self._is_stuck:
                 return
             if not self._left:
                 self._come_to_end()
@@ -178,7 +179,7 @@ class Call:
             case "late":
                 self._runner.later(self._runner.dice.random() * 3, self._stop)
             case "stuck":
-                self._left = -1  # it neither makes anything nor ends
+                self._is_stuck = True
             case "deaf":
                 self.course = Course(end="done", gap_s=self.course.gap_s)
                 self.grant(1 << 20)
@@ -267,7 +268,9 @@ class Runner:
         elif birth == "faulty file":
             self._fail("invalid syntax")
         else:
-            apps = [] if birth == "other app" else [app.to_wire() for app in self._apps]
+            if birth == "other app":
+                self._apps = [replace(self._apps[0], name="sim/stray")]
+            apps = [app.to_wire() for app in self._apps]
             version = VERSION + (birth == "foreign")
             self.link.post(Kind.HELLO, 0, orjson.dumps({"version": version, "pid": self.child.pid, "apps": apps}))
 
@@ -373,9 +376,6 @@ class Runner:
         checks.that(stream not in self.calls, f"stream {stream} is started twice")
         checks.that(self.app is not None, "START before SETUP")
         assert self.app is not None
-        checks.that(
-            len(self.calls) < self.app.max_multiplexing, f"runner {self.child.pid} is given more than it has slots"
-        )
         self._last_stream = max(self._last_stream, stream)
         course = Course.draw(self.dice, self.world.plan.rough_calls if self.world.is_storm else 0.0, self.world.limits)
         call = Call(self, stream, head["request_id"], head["window"], course)

@@ -142,7 +142,7 @@ class World:
                 await asyncio.sleep(at - behind)
             app = dice.choice(plan.apps)
             self.add_client(Habit.draw(dice, app.name, plan.rough_clients))
-        await asyncio.sleep(dice.choice((0.0, 1.0, 10.0)))
+        await asyncio.sleep(dice.choice((0.0, 5.0, 30.0)))
 
     async def _calm(self) -> None:
         """The storm is over: from now on whoever starts is of good nature, and all there is comes to its end."""

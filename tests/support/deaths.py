@@ -1,4 +1,4 @@
-"""What tests about dying processes look at: notes, processes by their mark, clocks of the kernel, metrics, last errors."""
+"""What tests about runners look at: notes, processes by their mark, the kernel's clocks, metrics, last errors; and a crowd."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 import re
+import threading
 import time
 from pathlib import Path
 
-from tests.support.server import RawStream, Server, data_events, processes
+from tests.support.server import Answer, RawStream, Server, data_events, processes
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -46,6 +47,33 @@ def metric(server: Server, series: str) -> float:
 def condition(server: Server, app: str) -> dict[str, object]:
     """What `/ready` says of an app."""
     return server.request("GET", "/ready").json["apps"][app]
+
+
+class Crowd:
+    """Callers that ask all at once: `with Crowd(server, path, number, body) as crowd:` waits for their answers at its end."""
+
+    def __init__(self, server: Server, path: str, number: int, body: object) -> None:
+        self.answers: list[Answer] = []
+
+        def ask() -> None:
+            self.answers.append(server.post(path, body))
+
+        self._threads = [threading.Thread(target=ask) for _ in range(number)]
+
+    def __enter__(self) -> Crowd:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def pids(self) -> set[int]:
+        """The runners that answered; fails unless every call was."""
+        assert [answer.status for answer in self.answers] == [200] * len(self._threads)
+        return {answer.json["pid"] for answer in self.answers}
 
 
 def bearers(mark: str) -> set[int]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.official import CLIENTS, OfficialServer, Outcome, key_of, need_node
+from tests.support.official import CLIENTS, OfficialServer, Outcome, need_node
 from tests.support.server import PATIENCE_S, ROOT, Server
 
 MODELS = ROOT / "tests" / "support" / "mortal.py"

@@ -92,6 +92,10 @@ class Server:
 
     def runner_pids(self) -> list[int]:
         """The runner processes that live now."""
+        return [pid for pid in self.children() if b"guardian.py" not in _command_of(pid)]
+
+    def children(self) -> list[int]:
+        """All processes that it started and that live now: its runners, and the guardian of what those start."""
         return [pid for pid, parent, _ in processes() if parent == self.process.pid]
 
     def notes(self) -> list[str]:
@@ -190,6 +194,13 @@ def processes() -> list[tuple[int, int, int]]:
             if fields[0] != "Z":
                 found.append((int(entry.name), int(fields[1]), int(fields[2])))
     return found
+
+
+def _command_of(pid: int) -> bytes:
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has just left
 
 
 @contextlib.contextmanager

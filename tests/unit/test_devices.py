@@ -244,7 +244,7 @@ def test_what_is_kept_for_an_app_is_nobody_elses_while_it_comes_back():
         own = await devices.lease(1, "b")
         one.result().give_back()
         await turn()
-        assert (False, 1) == (three.done(), devices.free)  # ... TO BE SEEN
+        assert (True, 0) == (three.done(), devices.free)
 
     asyncio.run(go())
 

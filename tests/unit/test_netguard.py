@@ -142,7 +142,7 @@ INSIDE = [
     ("https://127.1./", "address-spelling"),
     ("https://127.0.0.1../", "host"),
     ("https://localhost./", "local-name"),
-    ("https://.127.0.0.1/", "address-spelling"),
+    ("https://.127.0.0.1/", "host"),
     # Letters and dots that become plain ones on the way.
     ("https://１２７.０.０.１/", "loopback"),
     ("https://①②⑦.⓪.⓪.①/", "loopback"),
@@ -210,7 +210,7 @@ INSIDE = [
     ("https://example.com／127.0.0.1/", "host"),
     ("https://example.com：443/", "host"),
     ("https://℀.example.com/", "host"),
-    ("https://example.com,127.0.0.1/", "address-spelling"),
+    ("https://example.com,127.0.0.1/", "host"),
     ("https://127.0.0.1 example.com/", "character"),
     # Characters that some drop.
     ("https://127.0.0.1\t/", "character"),

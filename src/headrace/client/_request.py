@@ -4,6 +4,8 @@
     build         a call to a `Request`
     Patience      which limit of time comes first
 
+What concerns the queue alone is in `_queue`.
+
 Values in, values out: no socket, no clock, no thread. `_sync` and `_async` are the two shells that act on it.
 """
 
@@ -21,7 +23,7 @@ import orjson
 
 from headrace.client import errors
 from headrace.client._proxy import Proxy, proxy_for
-from headrace.client.credentials import Key, resolve_key, server_url
+from headrace.client.credentials import Key, own_queue_url, resolve_key, server_url
 from headrace.core.routes import parse_endpoint_id
 
 #: Seconds to a connection (name, TCP, TLS). Linux itself would try for two minutes.
@@ -45,17 +47,23 @@ _QUEUE_OPTIONS: Final = frozenset({"hint", "priority", "start_timeout", "client_
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server a client talks to, the key it sends, and the proxy between them."""
+    """The server a client talks to, the key it sends, the proxy between them, and the queue's address if it is set."""
 
     url: str
     key: Key | None
     proxy: Proxy | None
+    own_queue_url: str | None = None
+
+    @property
+    def queue_url(self) -> str:
+        """Where the server's queue is."""
+        return self.own_queue_url or f"{self.url}/queue"
 
     @classmethod
     def resolve(cls, url: str | None, key: str | None) -> Target:
-        """Find all three; see `headrace.client.credentials` and `proxy_for` for where, and what is raised."""
+        """Find all four; see `headrace.client.credentials` and `proxy_for` for where, and what is raised."""
         base = server_url(url)
-        return cls(base, resolve_key(base, key), proxy_for(base))
+        return cls(base, resolve_key(base, key), proxy_for(base), own_queue_url(url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +94,9 @@ def build(
     headers: Mapping[str, str] | None,
     accept: str = JSON_TYPE,
     method: str = "POST",
+    base: str | None = None,
 ) -> Request:
-    """Make the request of a call to an endpoint.
+    """Make the request of a call to an endpoint, below `base`, which is the server's address unless given.
 
     `path` is joined to the id with exactly one slash; "" means the id itself. Raises `ValueError` for an id, a
     path or a header that cannot be sent, `TypeError` for arguments that are no JSON object.
@@ -96,25 +105,33 @@ def build(
     below = path.strip("/")
     full = f"/{id_.app}{id_.path}/{below}" if below else f"/{id_.app}{id_.path}"
     body = None if method == "GET" else _json(arguments)
-    return _request(target, method, full, accept=accept, headers=headers, body=body)
+    url = (target.url if base is None else base) + _quoted(full)
+    return Request(method, url, _headers(target, accept, body) | _checked_headers(headers), body)
 
 
 def build_get(target: Target, path: str) -> Request:
     """Make the request for one of the server's own pages, such as `/v1/apps`."""
-    return _request(target, "GET", path, accept=JSON_TYPE, headers=None, body=None)
+    return build_at(target, "GET", target.url + _quoted(path))
 
 
-def _request(
-    target: Target, method: str, path: str, *, accept: str, headers: Mapping[str, str] | None, body: bytes | None
-) -> Request:
+def build_at(target: Target, method: str, url: str, *, accept: str = JSON_TYPE) -> Request:
+    """Make a request without a body for a whole URL, which must be the server's: the key goes with it."""
+    return Request(method, url, _headers(target, accept, None), None)
+
+
+def _quoted(path: str) -> str:
     if not {".", ".."}.isdisjoint(path.split("/")):
         raise ValueError(f"the path {path!r} has a segment '.' or '..', which HTTP libraries would resolve")
+    return quote(path, safe=_PATH_SAFE)
+
+
+def _headers(target: Target, accept: str, body: bytes | None) -> dict[str, str]:
     own = {"accept": accept, "accept-encoding": "identity", "user-agent": user_agent()}
     if body is not None:
         own["content-type"] = JSON_TYPE
     if target.key is not None:
         own["authorization"] = f"Key {target.key.text}"
-    return Request(method, target.url + quote(path, safe=_PATH_SAFE), own | _checked_headers(headers), body)
+    return own
 
 
 def _json(arguments: Mapping[str, Any] | None) -> bytes:

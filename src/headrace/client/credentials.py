@@ -1,6 +1,7 @@
 """Which server, and which key: what the caller, the environment and the credentials file say.
 
     server   the `url` argument, HEADRACE_URL, FAL_RUN_HOST (https, no scheme), http://127.0.0.1:8080
+    queue    FAL_QUEUE_RUN_HOST (https, no scheme) where FAL_RUN_HOST would count, else /queue of the server
     key      the `key` argument, HEADRACE_KEY, FAL_KEY, FAL_KEY_ID and FAL_KEY_SECRET, the credentials file
 
 The file is JSON, `{"<server url>": "<key>"}`, for its owner's eyes alone: `$XDG_CONFIG_HOME/headrace/credentials`,
@@ -42,6 +43,32 @@ def server_url(url: str | None = None) -> str:
     if url is None and (host := os.environ.get("FAL_RUN_HOST")):
         source, url = "FAL_RUN_HOST", f"https://{host}"
     return _checked_url(DEFAULT_URL if url is None else url, source)
+
+
+def own_queue_url(url: str | None = None) -> str | None:
+    """Return the queue's address where it has one of its own, else None: it is the server's, with /queue.
+
+    FAL_QUEUE_RUN_HOST counts where FAL_RUN_HOST would. Whoever names a server, by `url` or HEADRACE_URL, means
+    that server's queue, and the key is for no other. Raises `ValueError`.
+    """
+    host = os.environ.get("FAL_QUEUE_RUN_HOST")
+    if not host or url is not None or os.environ.get("HEADRACE_URL"):
+        return None
+    return _checked_url(f"https://{host}", "FAL_QUEUE_RUN_HOST")
+
+
+def origin_of(url: str) -> str:
+    """Return one spelling for all ways to write one origin: lower case, no default port, one loopback name.
+
+    Raises `ValueError` for a port that is none.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = "127.0.0.1" if host in _LOOPBACK else host
+    host = f"[{host}]" if ":" in host else host
+    if parts.port is not None and parts.port != _DEFAULT_PORTS.get(parts.scheme):
+        host = f"{host}:{parts.port}"
+    return f"{parts.scheme}://{host}"
 
 
 def resolve_key(url: str, key: str | None = None) -> Key | None:
@@ -154,11 +181,5 @@ def _checked_key(key: str, source: str) -> Key:
 
 
 def _normal(url: str) -> str:
-    """Return one spelling for all ways to write one server: lower case, no default port, one loopback name."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    host = "127.0.0.1" if host in _LOOPBACK else host
-    host = f"[{host}]" if ":" in host else host
-    if parts.port is not None and parts.port != _DEFAULT_PORTS.get(parts.scheme):
-        host = f"{host}:{parts.port}"
-    return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+    """Return one spelling for all ways to write one server: its origin, and its path without a slash at the end."""
+    return origin_of(url) + urlsplit(url).path.rstrip("/")

@@ -65,6 +65,7 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "request_timeout": ErrorType(504, _APP, True, "The request ran longer than the app's `request_timeout`."),
     # The process that held the model
     "runner_disconnected": ErrorType(503, _RUNNER, True, "The runner's process died while it held the request."),
+    "attempt_restarted": ErrorType(503, _RUNNER, True, "The request begins again; a reader without ids cannot."),
     "runner_scheduling_failure": ErrorType(
         503, _RUNNER, True, "No runner of the app is up: it is starting or failing."
     ),
@@ -126,6 +127,13 @@ class RequestError(Exception):
             retryable=retryable if isinstance(retryable, bool) else None,
             detail=detail if isinstance(detail, list) else None,
         )
+
+    def to_body(self, request_id: str) -> dict[str, Any]:
+        """Return the JSON body of an HTTP answer that tells it, in fal's shape."""
+        body: dict[str, Any] = {"detail": self.detail, "error_type": self.type}
+        if self.status >= 500:
+            body["request_id"] = request_id
+        return body
 
     def to_wire(self) -> dict[str, Any]:
         """Return the error as a runner sends it to its node."""

@@ -24,12 +24,12 @@ class Replay:
 
     __slots__ = ("_ahead_max", "_bytes_max", "_events_max", "_texts", "cost", "first", "kept", "pace")
 
-    def __init__(self, *, bytes_max: int, events_max: int, ahead_max: int) -> None:
+    def __init__(self, *, bytes_max: int, events_max: int, ahead_max: int, first: int = 0) -> None:
         self._bytes_max = bytes_max
         self._ahead_max = ahead_max
         self._events_max = events_max
         self._texts: list[bytes] = []
-        self.first = 0  # the number of the oldest event still here
+        self.first = first  # the number of the oldest event still here
         self.cost = 0  # of all events ever appended: what credit is counted against
         self.kept = 0  # of the events still here
         self.pace: int | None = None  # the pacing reader's position; None when nobody sets the pace

@@ -36,6 +36,7 @@ class Move(enum.Enum):
     FINISH = "finish"  # the runner said DONE
     FAIL = "fail"  # the runner said ERROR or died, or a deadline passed
     CANCEL = "cancel"  # the last reader left, or somebody stopped it
+    RETRY = "retry"  # its attempt was given up, and there will be another
 
 
 FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
@@ -47,9 +48,11 @@ MOVES: Final[Mapping[tuple[State, Move], State]] = {
     (State.RUNNING, Move.FINISH): State.COMPLETED,
     (State.RUNNING, Move.FAIL): State.FAILED,
     (State.RUNNING, Move.CANCEL): State.CANCELLING,
+    (State.RUNNING, Move.RETRY): State.QUEUED,
     (State.CANCELLING, Move.FINISH): State.CANCELLED,
     (State.CANCELLING, Move.FAIL): State.CANCELLED,
     (State.CANCELLING, Move.CANCEL): State.CANCELLING,
+    (State.CANCELLING, Move.RETRY): State.QUEUED,
 }
 
 

@@ -48,10 +48,7 @@ def value_answer(status: int, value: object, request_id: str) -> Answer:
 
 def error_answer(error: RequestError, request_id: str) -> Answer:
     """Return the HTTP form of a failure: `detail`, `error_type`, and the same type as a header."""
-    body: dict[str, Any] = {"detail": error.detail, "error_type": error.type}
-    if error.status >= 500:
-        body["request_id"] = request_id
-    status, headers, text = value_answer(error.status, body, request_id)
+    status, headers, text = value_answer(error.status, error.to_body(request_id), request_id)
     headers.append((b"x-fal-error-type", error.type.encode("ascii")))
     headers += [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in error.headers.items()]
     if status == 401:

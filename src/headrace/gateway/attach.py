@@ -13,7 +13,7 @@ from headrace.core.limits import Limits
 from headrace.core.routes import Route
 from headrace.gateway.answers import request_id_header
 from headrace.gateway.calls import Call
-from headrace.gateway.events import EventWriter
+from headrace.gateway.events import EventWriter, rollback_event
 from headrace.gateway.reading import write_to_its_end
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
@@ -28,7 +28,8 @@ async def watch(
     EventSource that nothing more will come.
     """
     call.id = live.id
-    position = position_behind(seen, live)
+    is_stale = seen is not None and seen.request == live.id and seen.attempt < live.attempt
+    position = 0 if is_stale else position_behind(seen, live)
     if seen is not None and live.is_over and position > _last_position(live):
         call.answer((204, [request_id_header(live.id)], b""))
         return
@@ -43,6 +44,8 @@ async def watch(
     )
     if seen is not None:
         writer.begin()  # it is in the midst of a stream: an ending is an event to it, not a status
+        if is_stale:
+            call.outlet.write(Labels(live.id, seen.attempt).line(seen.number) + rollback_event(live.attempt))
     await write_to_its_end(writer, live, call, limits, paces=live.waits_for_reader)
 
 

@@ -55,6 +55,11 @@ def error_event(error: RequestError, request_id: str) -> bytes:
     return b"event: error\ndata: %b\n\n" % json.dumps({"error": told}, separators=(",", ":")).encode("ascii")
 
 
+def rollback_event(attempt: int) -> bytes:
+    """Return what tells a reader with ids that a request begins again: what came before does not count."""
+    return b'data: {"type":"rollback","attempt":%d}\n\n' % attempt
+
+
 class EventWriter:
     """One reader of a request, writing what it reads to one client, at that client's pace.
 
@@ -81,6 +86,7 @@ class EventWriter:
         self._outlet = outlet
         self._limits = limits
         self._loop = asyncio.get_running_loop()
+        self._attempt = live.attempt
         self._position = position
         self._taken = live.replay.cost - cost_of(live.replay.since(position))  # by cost, of what lies before
         self._fault: RequestError | None = None  # this reader's own, not the request's
@@ -106,6 +112,10 @@ class EventWriter:
         if self.ended.done():
             return
         try:
+            if self._live.attempt != self._attempt:
+                self._on_new_attempt()
+            if self.ended.done():
+                return
             if self._position < self._live.replay.first:
                 self._was_passed()
             elif self._live.replay.end > self._position:
@@ -142,6 +152,24 @@ class EventWriter:
         self._give_credit()
         if outlet.is_paused and self._stall is None:
             self._watch_stall(outlet.taken_bytes, self._loop.time())
+
+    def _on_new_attempt(self) -> None:
+        """Begin again with the request's next attempt: what this reader had of the last one does not count.
+
+        A reader with ids is told so by a marker; to one without, nothing but the end of its stream could tell.
+        """
+        had = self._position
+        self._attempt, self._position, self._taken = self._live.attempt, 0, 0
+        if not had:
+            return
+        if self._labels is None:
+            message = "The request is tried again from its start; ask for its result, or watch it anew."
+            self._fault = RequestError("attempt_restarted", message)
+            self._resolve()
+            return
+        # The marker has the last id of the old attempt: whoever comes back with that is told the same again.
+        self._outlet.write(self._labels.line(had - 1) + rollback_event(self._attempt))
+        self._labels = Labels(self._live.id, self._attempt)
 
     def _was_passed(self) -> None:
         """Stop at a gap: the log has given up events that this reader has not had."""

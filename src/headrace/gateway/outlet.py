@@ -139,8 +139,10 @@ class Outlet:
         if not cycle.keep_alive:
             headers.append(CLOSE)
         cycle.response_started = True
-        # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2).
-        self._send(head(status, headers) + (b"" if cycle.scope["method"] == "HEAD" else body))
+        self._send(head(status, headers))
+        # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2). The body is not copied: it may be large.
+        if cycle.scope["method"] != "HEAD":
+            self._send(body)
         self._complete()
 
     def answer_and_leave(self, answer: Answer) -> None:

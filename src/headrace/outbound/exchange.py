@@ -165,5 +165,5 @@ def _translated(target: Target) -> Iterator[None]:
     except (aiohttp.ClientError, OSError) as error:
         # Not the error's own words: they name the address, which may be inside an allowed network.
         errno = error.errno if isinstance(error, OSError) else None
-        why = os.strerror(errno) if errno is not None else "the connection was lost"
+        why = os.strerror(errno) if errno else "the connection could not be made, or was lost"
         raise CallFailed("connect", f"{target.origin}: {why}") from error

@@ -1,7 +1,7 @@
 """What the rest of the node may ask of the store: protocols, the values they speak of, and how they fail.
 
-Nothing here knows a file or a database. Times are seconds since 1970 (UTC) and are always passed in: no store has a
-clock of its own.
+Nothing here knows a file or a database. Times are seconds since 1970 (UTC) and are always passed in: no store has
+a clock of its own.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class LogPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A webhook that is still to be delivered, or was given up. What it says is the request's record and result."""
+    """A webhook still to be delivered, or given up. What it says is the request's record and result."""
 
     request: RequestId
     url: str
@@ -231,11 +231,14 @@ class RequestStore(Protocol):
     # --- the life of a request ---
 
     async def submit(self, new: NewRequest) -> Submitted:
-        """Queue a request; to repeat it with the same id is harmless. Raises `QueueFull`, `IdempotencyConflict`."""
+        """Queue a request; to repeat it with the same id is harmless.
+
+        Raises `QueueFull` and `IdempotencyConflict`.
+        """
         ...
 
     async def start(self, id_: RequestId, *, node: str, lease_until: float, at: float) -> int | None:
-        """Begin an attempt at a queued request and return its number, from 1; None when it is not queued (any more).
+        """Begin an attempt at a queued request and return its number, from 1; None when it is not queued.
 
         Events of earlier attempts are forgotten.
         """
@@ -260,7 +263,7 @@ class RequestStore(Protocol):
         ...
 
     async def end_queued(self, id_: RequestId, outcome: Outcome) -> bool:
-        """End a request that has not started (too late, bad input); False when it is not queued (any more)."""
+        """End a request that has not started (too late, bad input); False when it is not queued."""
         ...
 
     async def cancel(self, id_: RequestId, outcome: Outcome) -> Cancelling:
@@ -280,7 +283,8 @@ class RequestStore(Protocol):
     async def append(self, id_: RequestId, attempt: int, first: int, texts: Sequence[bytes]) -> bool:
         """Keep the events `first`, `first` + 1, …; False when the attempt may not.
 
-        Those that are there already are skipped, so a repeat is harmless. The oldest go when a request has too many.
+        Those that are there already are skipped, so a repeat is harmless. When a request has too many, the oldest
+        go.
         """
         ...
 

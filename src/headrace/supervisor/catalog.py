@@ -11,8 +11,9 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from headrace.core.errors import FileFault, RequestError
 from headrace.core.limits import Limits
@@ -74,6 +75,16 @@ async def unload(loaded: Iterable[Loaded]) -> None:
     await asyncio.gather(*(one.process.kill() for one in loaded))
 
 
+class Feeder(Protocol):
+    """The durable queue, as the pools know it."""
+
+    def queued(self, app: str) -> int:
+        """How many requests of an app are queued."""
+
+    def feed(self, app: str) -> None:
+        """Start queued requests of an app while its pool has slots to spare."""
+
+
 class Catalog:
     """The apps of a node. Whoever needs `routes` or `pools` looks them up anew for each request."""
 
@@ -93,6 +104,7 @@ class Catalog:
         self._launcher = launcher
         self._limits = limits
         self._meters = meters
+        self.feeder: Feeder | None = None  # the durable queue, once there is one
         self._loaded = {one.target: one for one in loaded}
         self.routes = self._routes(self._loaded)
         self.pools: dict[str, Pool] = {}
@@ -143,8 +155,17 @@ class Catalog:
         for app in one.apps:
             meters = self._meters.app(app.name)
             fleet = Fleet(app, one.target, self._launcher, self._limits, meters, sees_devices=nobody_leases)
-            pools[app.name] = Pool(app, fleet, self._limits)
+            pool = pools[app.name] = Pool(app, fleet, self._limits)
+            pool.queued = partial(self._queued, app.name)
+            pool.on_spare_room = partial(self._feed, app.name)
         return pools
+
+    def _queued(self, app: str) -> int:
+        return self.feeder.queued(app) if self.feeder is not None else 0
+
+    def _feed(self, app: str) -> None:
+        if self.feeder is not None:
+            self.feeder.feed(app)
 
     @staticmethod
     def _start(one: Loaded, pools: Mapping[str, Pool], tasks: asyncio.TaskGroup) -> None:

@@ -35,7 +35,7 @@ class Deadlines:
                 self._timers.append(self._loop.call_later(app.first_event_timeout, self._first_is_due))
             if app.event_gap_timeout:
                 self._look_later()
-        live.on_final.append(self._clear)
+        live.on_attempt_over.append(self._clear)
 
     def _clear(self, _: LiveRequest) -> None:
         for timer in self._timers:

@@ -46,8 +46,8 @@ class Wish:
 def next_lease(free: int, wishes: Sequence[Wish], owed: Mapping[str, int]) -> int | None:
     """Return which of `wishes` is granted next, by its place; None when all must wait.
 
-    `owed` are the devices that an app has a right to and does not hold. They are nobody else's, and it gets them before
-    any other wish. What is left goes by order; who does not fit ends the list, though one behind might fit: else small
+    `owed` says how many devices each app has a right to and does not hold. Those are nobody else's, and wishes for
+    them go first. The rest goes by order; who does not fit ends the list, though one behind might fit: else small
     leases would starve a large one.
     """
     for place, wish in enumerate(wishes):
@@ -96,8 +96,8 @@ class Lease:
 class Devices:
     """The devices of a node and the leases that wait for some. For one event loop.
 
-    First come, first served, except that each app has a right to the share that `keep` says: those it has not got are
-    kept for it while others wait. So an app that grows never takes the last device of one that must come back.
+    First come, first served, except that an app has a right to the share that `keep` tells. So one that grows
+    never takes the device of another whose runner died and must come back.
     """
 
     def __init__(self, ids: Sequence[str], order: str = PCI_ORDER) -> None:
@@ -140,8 +140,9 @@ class Devices:
             raise ValueError(f"{count} {'GPU is' if count == 1 else 'GPUs are'} wanted; this node has {has}")
 
     async def lease(self, count: int, app: str = "") -> Lease:
-        """Wait for `count` devices for an app, without a deadline: the caller has one. Raises `ValueError` as `check`.
+        """Wait for `count` devices for an app, without a deadline: the caller has one.
 
+        Raises `ValueError` as `check` does.
         A caller that is cancelled meanwhile holds nothing and stands in nobody's way.
         """
         self.check(count)

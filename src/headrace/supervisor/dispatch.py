@@ -120,6 +120,11 @@ class Dispatcher:
             self._live[id_] = live
         return live
 
+    def adopt(self, live: LiveRequest) -> None:
+        """Take care of a request that the queue made: it can be found, and is counted when it ends."""
+        self._live[live.id] = live
+        live.on_final.append(self._ended)
+
     def find(self, id_: str, owner: KeyId | None) -> LiveRequest | None:
         """Return a request of this owner, alive or ended a while ago.
 

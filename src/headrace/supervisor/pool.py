@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
@@ -23,18 +25,30 @@ from headrace.supervisor.streams import LiveRequest
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long a request may wait for its slot."""
+
+    seconds: float  # in all, wherever it waits
+    until: float  # by the loop's clock
+    is_users: bool  # whether its caller said so
+
+
 class Pool:
     """All requests of one app, and the fleet that serves them."""
 
     def __init__(self, app: AppSpec, fleet: Fleet, limits: Limits) -> None:
         self.app = app
         self.fleet = fleet
-        self.fleet.requests = lambda: len(self._waiting) + self.running
+        self.queued: Callable[[], int] = lambda: 0  # how many of the durable queue wait for this app
+        self.on_spare_room: Callable[[], None] = lambda: None  # a slot is free, and no direct request wants it
+        self.fleet.requests = lambda: len(self._waiting) + self._reserved + self.running + self.queued()
         self.fleet.on_ready = self._on_ready
         self.fleet.on_room = self._assign
         self.fleet.on_failing = self._fail_waiting
         self._limits = limits
-        self._waiting: dict[LiveRequest, None] = {}  # an ordered set: first come, first served
+        self._waiting: dict[LiveRequest, _Patience] = {}  # first come, first served
+        self._reserved = 0  # slots that are kept for queued requests about to start
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -57,13 +71,13 @@ class Pool:
 
     def hand_over(self, successor: Pool | None) -> None:
         """Take nothing new: waiting requests go to `successor`, running ones finish here, then `run` returns."""
-        waiting, self._waiting = tuple(self._waiting), {}
+        waiting, self._waiting = self._waiting, {}
         self.fleet.wind_down()
-        for live in waiting:
+        for live, patience in waiting.items():
             try:
                 if successor is None:
                     raise RequestError("not_found", f"The app {self.app.name!r} is not served any more.")
-                successor.submit(live, start_timeout_s=None)
+                successor._admit(live, patience)  # noqa: SLF001 - one of our own kind
             except RequestError as error:
                 live.fail(error)
 
@@ -71,7 +85,14 @@ class Pool:
 
     def submit(self, live: LiveRequest, *, start_timeout_s: float | None) -> None:
         """Start a request, or let it wait for a slot. Raises `RequestError` when it may not even wait."""
-        if not self._waiting and (runner := self._room()) is not None:
+        wait_s = self._limits.slot_wait_s if start_timeout_s is None else start_timeout_s
+        until = asyncio.get_running_loop().time() + wait_s
+        self._admit(live, _Patience(wait_s, until, is_users=start_timeout_s is not None))
+
+    def _admit(self, live: LiveRequest, patience: _Patience) -> None:
+        """Start a request or let it wait, and go on from where its patience is by now."""
+        is_free = not self._waiting and (not self._reserved or self._free > self._reserved)
+        if is_free and (runner := self._room()) is not None:
             self._start(live, runner)  # the common case, without a turn in the waiting room
             return
         if self.fleet.state is FleetState.FAILING:
@@ -86,25 +107,21 @@ class Pool:
                 f"{len(self._waiting)} requests wait for {self.app.name!r} already; try again later.",
                 headers={"Retry-After": "1"},
             )
-        self._waiting[live] = None
+        self._waiting[live] = patience
         live.on_cancel = self._withdraw
-        self._let_wait(live, start_timeout_s)
+        timer = asyncio.get_running_loop().call_at(patience.until, self._waited_too_long, live)
+        live.on_attempt_over.append(lambda _: timer.cancel())
+        self._check(live)
         self.fleet.match()
 
-    def _let_wait(self, live: LiveRequest, start_timeout_s: float | None) -> None:
-        wait_s = self._limits.slot_wait_s if start_timeout_s is None else start_timeout_s
-        timer = asyncio.get_running_loop().call_later(
-            wait_s, self._waited_too_long, live, wait_s, start_timeout_s is not None
-        )
-        live.on_final.append(lambda _: timer.cancel())
-        self._check(live)
-
-    def _waited_too_long(self, live: LiveRequest, wait_s: float, is_users: bool) -> None:
-        if self._waiting.pop(live, live) is None:
-            # The official clients never retry a 504 with this header: it is their own deadline.
-            headers = {"X-Fal-Request-Timeout-Type": "user"} if is_users else {}
-            message = f"No slot of {self.app.name!r} was free within {wait_s:g} s."
-            live.fail(RequestError("startup_timeout", message, headers=headers))
+    def _waited_too_long(self, live: LiveRequest) -> None:
+        patience = self._waiting.pop(live, None)
+        if patience is None:
+            return  # it has its slot, or waits in a successor
+        # The official clients never retry a 504 with this header: it is their own deadline.
+        headers = {"X-Fal-Request-Timeout-Type": "user"} if patience.is_users else {}
+        message = f"No slot of {self.app.name!r} was free within {patience.seconds:g} s."
+        live.fail(RequestError("startup_timeout", message, headers=headers))
 
     def _withdraw(self, live: LiveRequest, reason: str) -> None:  # noqa: ARG002 - any reason ends the waiting
         self._waiting.pop(live, None)
@@ -133,7 +150,7 @@ class Pool:
             await runner.link.check(live)
         except RequestError as error:
             # Any other failure of the check is not the request's: it is validated again when it starts.
-            if error.type == "validation_error" and self._waiting.pop(live, live) is None:
+            if error.type == "validation_error" and self._waiting.pop(live, None) is not None:
                 live.fail(error)
         except TimeoutError:
             _log.warning("a runner of %s did not check an input in time", self.app.name)
@@ -147,6 +164,10 @@ class Pool:
             for number, runner in enumerate(self.fleet.runners)
         ]
 
+    @property
+    def _free(self) -> int:
+        return sum(room.free for room in self._rooms())
+
     def _room(self) -> Runner | None:
         chosen = assign(1, self._rooms())
         return self.fleet.runners[chosen[0]] if chosen else None
@@ -158,14 +179,38 @@ class Pool:
                 self._check(live)
 
     def _assign(self) -> None:
-        """Give free slots to waiting requests."""
+        """Give free slots to waiting requests; what is left over is the queue's."""
+        if self._waiting:
+            runners = tuple(self.fleet.runners)
+            wanting = min(len(self._waiting), self._free - self._reserved)
+            for number in assign(wanting, self._rooms()):
+                live = next(iter(self._waiting))
+                del self._waiting[live]
+                self._start(live, runners[number])
         if not self._waiting:
-            return
-        runners = tuple(self.fleet.runners)
-        for number in assign(len(self._waiting), self._rooms()):
-            live = next(iter(self._waiting))
-            del self._waiting[live]
-            self._start(live, runners[number])
+            self.on_spare_room()
+
+    # --- the queue's slots ------------------------------------------------------------------------------
+
+    def reserve(self) -> bool:
+        """Keep a slot for a queued request that is about to start; False if there is none to spare."""
+        if self._waiting or self._free <= self._reserved:
+            return False
+        self._reserved += 1
+        return True
+
+    def unreserve(self) -> None:
+        """Give back a slot that was kept: the request does not start after all."""
+        self._reserved -= 1
+        self._assign()
+
+    def start_reserved(self, live: LiveRequest) -> bool:
+        """Start a request in the slot that was kept for it; False if its runner has gone meanwhile."""
+        self._reserved -= 1
+        if (runner := self._room()) is None:
+            return False
+        self._start(live, runner)
+        return True
 
     def _start(self, live: LiveRequest, runner: Runner) -> None:
         live.on_cancel = functools.partial(self._cancel, runner)
@@ -175,7 +220,7 @@ class Pool:
     def _cancel(self, runner: Runner, live: LiveRequest, reason: str) -> None:
         runner.link.cancel(live, reason)
         timer = asyncio.get_running_loop().call_later(self._limits.cancel_grace_s, self._is_stuck, runner, live)
-        live.on_final.append(lambda _: timer.cancel())
+        live.on_attempt_over.append(lambda _: timer.cancel())
 
     def _is_stuck(self, runner: Runner, live: LiveRequest) -> None:
         if not live.is_final:

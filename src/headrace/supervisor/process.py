@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from headrace.core.limits import Limits
 from headrace.supervisor import group
 from headrace.supervisor.devices import Devices
+from headrace.supervisor.guardian import Guardian
 from headrace.supervisor.link import RunnerLink
 from headrace.supervisor.output import Output
 
@@ -42,6 +43,7 @@ class Launcher:
     runner_env: tuple[str, ...] = ()  # variables that a runner gets in any case
     clean_env: bool = False
     devices: Devices = field(default_factory=lambda: Devices(()))
+    guardian: Guardian | None = None  # ends what the runners started, if this process is killed
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """Return what of the node's environment a runner may see: all but our settings and keys, or little."""
@@ -78,7 +80,9 @@ class Launcher:
         link = RunnerLink(self.limits)
         ours.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
-        return RunnerProcess(process, link, self.limits)
+        if self.guardian is not None:
+            self.guardian.watch(process.pid)
+        return RunnerProcess(process, link, self.limits, self.guardian)
 
 
 def _told(limits: Limits) -> str:
@@ -89,8 +93,15 @@ def _told(limits: Limits) -> str:
 class RunnerProcess:
     """A child process that holds a user's app, and the link to it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: RunnerLink, limits: Limits) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        link: RunnerLink,
+        limits: Limits,
+        guardian: Guardian | None = None,
+    ) -> None:
         self.link = link
+        self._guardian = guardian
         self.pid = process.pid
         self.output = Output(limits)
         self._process = process
@@ -137,6 +148,8 @@ class RunnerProcess:
         self._signal(signal.SIGKILL)
         if not await group.gone(self.pid, self._limits.kill_grace_s):
             _log.error("processes of runner %d do not end: %s", self.pid, group.members(self.pid))
+        elif self._guardian is not None:
+            self._guardian.forget(self.pid)
         self._watch.cancel()
         await self.output.end()
 

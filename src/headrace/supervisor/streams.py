@@ -27,6 +27,16 @@ class Reader(Protocol):
         """There are new events, or the request has ended, or it got its slot. Must not raise, must not wait."""
 
 
+class Retries(Protocol):
+    """Who decides whether a request gets another attempt: the queue. A direct request has none."""
+
+    def wants(self, live: LiveRequest, error: RequestError) -> bool:
+        """Whether there will be another attempt after this one failed with `error`."""
+
+    def given_up(self, live: LiveRequest) -> None:
+        """The attempt is over, its slot free; the request waits for its next one."""
+
+
 class LiveRequest:
     """One call, with one id and one lifetime, whatever view it came in by.
 
@@ -39,6 +49,7 @@ class LiveRequest:
     __slots__ = (
         "_credited",
         "_grace",
+        "_is_giving_up",
         "_pacer",
         "_readers",
         "attempt",
@@ -51,12 +62,14 @@ class LiveRequest:
         "key",
         "left_at",
         "limits",
+        "on_attempt_over",
         "on_cancel",
         "on_credit",
         "on_final",
         "opened_at",
         "owner",
         "replay",
+        "retries",
         "route",
         "started_at",
         "state",
@@ -90,23 +103,30 @@ class LiveRequest:
         self._grace: asyncio.TimerHandle | None = None
         self.state = State.QUEUED
         self.error: RequestError | None = None
-        self.replay = Replay(
-            bytes_max=limits.replay_bytes_max,
-            events_max=limits.replay_events_max,
-            ahead_max=limits.ahead_bytes_max,
-        )
+        self.retries: Retries | None = None
+        self._is_giving_up = False  # its attempt is being stopped, and there will be another
+        self.replay = self._new_log()
         self._readers: list[Reader] = []
         self._pacer: Reader | None = None
         self._credited = 0  # of replay.cost: what the runner has been given back
         # Set by whoever holds the request now (the waiting room, then a link).
         self.on_cancel: Callable[[LiveRequest, str], None] | None = None
         self.on_credit: Callable[[int], None] | None = None
+        self.on_attempt_over: list[Callable[[LiveRequest], None]] = []  # its slot or its place is free
         self.on_final: list[Callable[[LiveRequest], None]] = []
+
+    def _new_log(self) -> Replay:
+        limits = self.limits
+        return Replay(
+            bytes_max=limits.replay_bytes_max,
+            events_max=limits.replay_events_max,
+            ahead_max=limits.ahead_bytes_max,
+        )
 
     @property
     def is_over(self) -> bool:
         """No more events will come for readers: it ended, or it is being cancelled."""
-        return self.state in FINAL or self.state is State.CANCELLING
+        return self.state in FINAL or (self.state is State.CANCELLING and not self._is_giving_up)
 
     @property
     def is_final(self) -> bool:
@@ -197,6 +217,16 @@ class LiveRequest:
 
     # --- the course of it -------------------------------------------------------------------------------
 
+    def begin_again(self, attempt: int) -> None:
+        """Begin another attempt with an empty log; readers of the last one find its number changed."""
+        assert self.state is State.QUEUED, self.state
+        self.attempt = attempt
+        paces = self.replay.pace is not None
+        self.replay = self._new_log()
+        self.replay.pace = 0 if paces else None
+        self._credited = 0
+        self.wake_readers()
+
     def start(self) -> None:
         """A slot was found."""
         self.started_at = monotonic()
@@ -205,26 +235,54 @@ class LiveRequest:
 
     def finish(self) -> None:
         """The runner said that it is done."""
+        if self._is_giving_up:  # it was being stopped, and came to its end all the same
+            self._give_up_attempt()
+            return
         if self.state is State.RUNNING and self.replay.last is None:
             self.fail(RequestError("no_result", "The app ended without producing an item."))
             return
         self._end(Move.FINISH, None)
 
     def fail(self, error: RequestError) -> None:
-        """It ended with an error."""
-        self._end(Move.FAIL, error)
+        """Its attempt ended with an error: so does the request, unless there will be another."""
+        if self._is_giving_up or (not self.is_over and self._wants_retry(error)):
+            self._give_up_attempt()
+        else:
+            self._end(Move.FAIL, error)
 
     def cancel(self, reason: str, message: str = "The request was cancelled.") -> None:
         """Nobody wants the rest; `reason` is an error type. A running one keeps its slot until it has stopped."""
         if self.is_over:
             return
-        self.error = RequestError(reason, message)
+        error = RequestError(reason, message)
+        self._is_giving_up = self.state is State.RUNNING and self._wants_retry(error)
+        if self._is_giving_up:
+            self.state = after(self.state, Move.CANCEL)
+            if self.on_cancel is not None:
+                self.on_cancel(self, reason)
+            return
+        self.error = error
         self.state = after(self.state, Move.CANCEL)
         if self.on_cancel is not None:
             self.on_cancel(self, reason)
         self.wake_readers()
         if self.state in FINAL:
             self._tell_final()
+
+    def _wants_retry(self, error: RequestError) -> bool:
+        return self.retries is not None and self.retries.wants(self, error)
+
+    def _give_up_attempt(self) -> None:
+        self._is_giving_up = False
+        self.state = after(self.state, Move.RETRY)
+        self._tell_attempt_over()
+        assert self.retries is not None
+        self.retries.given_up(self)
+
+    def _tell_attempt_over(self) -> None:
+        callbacks, self.on_attempt_over = self.on_attempt_over, []
+        for callback in callbacks:
+            callback(self)
 
     def _end(self, move: Move, error: RequestError | None) -> None:
         if self.state in FINAL:
@@ -241,6 +299,7 @@ class LiveRequest:
         self.body = b""  # nobody needs it any more, and it may be large
         if self._grace is not None:
             self._grace.cancel()
+        self._tell_attempt_over()
         callbacks, self.on_final = self.on_final, []
         for callback in callbacks:
             callback(self)

@@ -161,13 +161,12 @@ class Rogue(headrace.App, name="fault/rogue", max_multiplexing=8):
     """Writes what it likes on its runner's link, around the runner."""
 
     @headrace.endpoint("/write")
-    async def write(self, input: Written):
-        """Make one event in the usual way; then write bytes that nobody asked for, and stay."""
-        yield {"i": 0}
+    async def write(self, input: Written) -> dict[str, int]:
         data = base64.b64decode(input.base64)
         for _ in range(input.times):
             await asyncio.to_thread(_write_all, _link(), data)
         await asyncio.sleep(60)
+        return {"written": len(data) * input.times}
 
     @headrace.endpoint("/hold")
     async def hold(self, input: dict):

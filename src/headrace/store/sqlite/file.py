@@ -1,4 +1,4 @@
-"""The database file and the connections to it: who may hold it, how it is opened, and how it comes to its version."""
+"""The database file and the connections to it: who may hold it, how it is opened, how its tables are brought up."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from headrace.store.sqlite.settings import Durability, StoreSettings
 FILE_NAME: Final = "requests.db"
 LOCK_NAME: Final = "node.lock"
 
-#: Milliseconds a connection waits for another one's lock. Only a reader that recovers the log, or a checkpoint that
-#: cuts it, ever holds one that anybody waits for.
+#: Milliseconds a connection waits for another one's lock. Only a reader that recovers the log, or a checkpoint
+#: that cuts it, ever holds one that anybody waits for.
 BUSY_MS: Final = 1_000
 
 #: Opens the file at a path in a mode of SQLite's URIs (`rw`, `ro`). Tests put failing connections here.
@@ -137,8 +137,8 @@ def migrate(connection: sqlite3.Connection, scripts: Sequence[str], path: Path) 
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(scripts):
         raise StoreTooNew(
-            f"{path}: was written by a later Headrace (tables of version {version}, this one knows {len(scripts)}); "
-            "install that version again, or choose another folder with --data-dir"
+            f"{path}: was written by a later Headrace (its tables are of version {version}, "
+            f"those of this one {len(scripts)}); install that version again, or choose another folder with --data-dir"
         )
     for number, script in enumerate(scripts[version:], start=version + 1):
         try:

@@ -1,4 +1,4 @@
-"""What happens to requests that have ended: their webhooks, and how they are forgotten, a bounded step at a time."""
+"""What happens to requests that have ended: their webhooks, and how they are forgotten, a bounded step each time."""
 
 from __future__ import annotations
 

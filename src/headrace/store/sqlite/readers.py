@@ -1,4 +1,4 @@
-"""A few threads that read, each with a connection that cannot write. Reads never wait for the writer, nor it for them."""
+"""A few threads that read, each with a connection that cannot write. Reads and writes never wait for one another."""
 
 from __future__ import annotations
 

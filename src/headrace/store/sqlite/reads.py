@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
-from typing import Any
+from typing import Any, Final
 
 from headrace.core.request import RequestId, State
 from headrace.store.port import Delivery, Outcome, Priority, Record
 from headrace.store.sqlite.sql import SQL
+
+#: The columns of `get` and `open_requests` have the names of a record's fields, and their order.
+_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Record))
 
 
 def get(connection: sqlite3.Connection, id_: RequestId) -> Record | None:
@@ -57,18 +61,12 @@ def dead_deliveries(connection: sqlite3.Connection, limit: int) -> list[Delivery
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    (
-        number, id_, app, endpoint, view, owner, headers, priority, may_retry, runner_hint, webhook, state, attempt,
-        node, lease_until, created_at, start_deadline, not_before, started_at, finished_at, status, error, error_type,
-        events_end, logs_end,
-    ) = row  # fmt: skip
-    return Record(
-        number=number, id=id_, app=app, endpoint=endpoint, view=view, owner=owner, headers=json.loads(headers),
-        priority=Priority(priority), may_retry=bool(may_retry), runner_hint=runner_hint, webhook=webhook,
-        state=State(state), attempt=attempt, node=node, lease_until=lease_until, created_at=created_at,
-        start_deadline=start_deadline, not_before=not_before, started_at=started_at, finished_at=finished_at,
-        status=status, error=error, error_type=error_type, events_end=events_end, logs_end=logs_end,
-    )  # fmt: skip
+    fields = dict(zip(_FIELDS, row, strict=True))
+    fields["headers"] = json.loads(fields["headers"])
+    fields["priority"] = Priority(fields["priority"])
+    fields["may_retry"] = bool(fields["may_retry"])
+    fields["state"] = State(fields["state"])
+    return Record(**fields)
 
 
 def _delivery(row: tuple[Any, ...]) -> Delivery:

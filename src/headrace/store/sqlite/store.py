@@ -1,4 +1,4 @@
-"""The durable queue of one node, in one SQLite file: each method hands an operation to the writer or to a reader."""
+"""The durable queue of one node, in one SQLite file: a method hands an operation to the writer or to a reader."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from headrace.core.request import FINAL, RequestId, State
 from headrace.store.port import (
@@ -67,7 +68,7 @@ class SqliteStore:
                 "or choose another folder with --data-dir"
             ) from error
 
-    async def __aenter__(self) -> SqliteStore:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -1,7 +1,7 @@
 """What a request leaves behind on its way: events and log lines, in groups of many, bounded.
 
-Both are texts with rising numbers. One row holds what came together: a model that makes 100 tokens a second costs a
-few rows a second, not 100.
+Both are texts with rising numbers. One row holds what came together: a model that makes 100 tokens a second costs
+a few rows a second, not 100.
 """
 
 from __future__ import annotations

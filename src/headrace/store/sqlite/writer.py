@@ -1,7 +1,7 @@
 """The one thread that writes. What waits at a moment shares one transaction, and so one sync of the disk.
 
-An operation is a function of the connection. It refuses (`StoreRefusal`) before it writes, and has no effect but in
-the database: so a group in which something fails is rolled back and done again one by one, and only the guilty
+An operation is a function of the connection. It refuses (`StoreRefusal`) before it writes, and has no effect but
+in the database: so a group in which something fails is rolled back and done again one by one, and only the guilty
 fail. Nobody is answered before the COMMIT that holds what they asked for.
 
 Checkpoints are made here too, between two groups, when everybody has been answered. A thread of their own would
@@ -61,7 +61,7 @@ class Writer:
     """Owns the connection that writes, and the thread that uses it."""
 
     def __init__(self, path: Path, settings: StoreSettings, open_: Callable[[], sqlite3.Connection]) -> None:
-        """Start with a connection from `open_`, which opens the next one after a failure. Raises what it raises."""
+        """Start with a connection from `open_`, which also opens the next one after a failure."""
         self._log_file = path.with_name(f"{path.name}-wal")
         self._settings = settings
         self._open = open_
