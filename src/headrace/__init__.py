@@ -1,9 +1,12 @@
 """Headrace: your model, your machine, every token as it is made.
 
     authoring   App, endpoint, emit, Request; Cancelled, AppException, FieldException
-    calling     stream, run, stream_async, run_async; Client and AsyncClient for more than one server
+    calling     stream, run; Client and AsyncClient for more than one server
+    queueing    submit, subscribe, status, result, cancel; a request's handle, and what its status can be
     errors      HeadraceError and what derives from it; `headrace.client.errors` has the tree
     fal_client  the same calls under fal-client's names: `from headrace import fal_client`
+
+Each call has a twin for asyncio: `stream_async`, `submit_async`, ….
 
 Each name is imported when it is first used: a caller needs no pydantic, a model no HTTP library.
 """
@@ -19,28 +22,44 @@ if TYPE_CHECKING:
     from headrace.client import (
         APIError,
         AsyncClient,
+        AsyncRequestHandle,
         AuthenticationError,
         BadCredentials,
         Client,
+        Completed,
         ConnectionFailed,
         ConnectTimeout,
         DeadlinePassed,
         EventTimeout,
         HeadraceError,
+        InProgress,
         InvalidInput,
         NotFound,
         Overloaded,
         PermissionDenied,
         ProtocolError,
+        Queued,
         ReadTimeout,
+        Status,
         StreamCut,
         StreamError,
+        SyncRequestHandle,
         Timeout,
         TLSFailed,
+        cancel,
+        cancel_async,
+        result,
+        result_async,
         run,
         run_async,
+        status,
+        status_async,
         stream,
         stream_async,
+        submit,
+        submit_async,
+        subscribe,
+        subscribe_async,
     )
 
     __version__: str
@@ -50,35 +69,51 @@ __all__ = [
     "App",
     "AppException",
     "AsyncClient",
+    "AsyncRequestHandle",
     "AuthenticationError",
     "BadCredentials",
     "Cancelled",
     "Client",
+    "Completed",
     "ConnectTimeout",
     "ConnectionFailed",
     "DeadlinePassed",
     "EventTimeout",
     "FieldException",
     "HeadraceError",
+    "InProgress",
     "InvalidInput",
     "NotFound",
     "Overloaded",
     "PermissionDenied",
     "ProtocolError",
+    "Queued",
     "ReadTimeout",
     "Request",
+    "Status",
     "StreamCut",
     "StreamError",
+    "SyncRequestHandle",
     "TLSFailed",
     "Timeout",
     "__version__",
+    "cancel",
+    "cancel_async",
     "emit",
     "endpoint",
     "fal_client",
+    "result",
+    "result_async",
     "run",
     "run_async",
+    "status",
+    "status_async",
     "stream",
     "stream_async",
+    "submit",
+    "submit_async",
+    "subscribe",
+    "subscribe_async",
 ]
 
 _AUTHORING = frozenset({"App", "AppException", "Cancelled", "FieldException", "Request", "emit", "endpoint"})

@@ -1,34 +1,58 @@
-"""fal-client's names for run and stream, over this SDK: `from headrace import fal_client`.
+"""fal-client's names for run, stream and the queue, over this SDK: `from headrace import fal_client`.
 
 The signatures are those of fal-client 1.0.3. What differs is what it did wrong or could not say: a failed stream
 raises a `FalClientError` and not an error of some HTTP library, an error event is raised and not yielded, plain
-http works, a key may be absent, and nothing is sent twice (fal's `run` tries up to ten times).
+http works, a key may be absent, no run is sent twice (fal's tries up to ten times), and a submit that is sent
+again carries an `Idempotency-Key`. A queued request is followed as there: the status is asked for at each
+interval, and has all log lines so far.
 
 The server and the key are looked up at the first call, as `headrace.client.credentials` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, cast
 
 from headrace.client._async import AsyncClient as _AsyncClient
+from headrace.client._async_queue import AsyncRequestHandle as _AsyncRequestHandle
+from headrace.client._queue import INTERVAL_S as _INTERVAL_S
+from headrace.client._queue import Completed, InProgress, Queued, Status
+from headrace.client._queue import Priority as _Priority
+from headrace.client._queue import with_options as _with_options
 from headrace.client._sync import Client as _Client
+from headrace.client._sync_queue import SyncRequestHandle as _SyncRequestHandle
 from headrace.client.errors import APIError, HeadraceError, Timeout
 
 __all__ = [
     "AsyncClient",
+    "AsyncRequestHandle",
+    "Completed",
     "FalClientError",
     "FalClientHTTPError",
     "FalClientTimeoutError",
+    "InProgress",
+    "Queued",
+    "Status",
     "SyncClient",
+    "SyncRequestHandle",
     "__version__",
     "async_client",
+    "cancel",
+    "cancel_async",
+    "result",
+    "result_async",
     "run",
     "run_async",
+    "status",
+    "status_async",
     "stream",
     "stream_async",
+    "submit",
+    "submit_async",
+    "subscribe",
+    "subscribe_async",
     "sync_client",
     "version_tuple",
 ]
@@ -43,14 +67,37 @@ FalClientHTTPError = APIError
 #: A builtin `TimeoutError` with `timeout` and `request_id`, as in fal-client.
 FalClientTimeoutError = Timeout
 
-#: fal-client refuses start timeouts of so many seconds and less.
-_START_TIMEOUT_TOO_SHORT_S: Final = 1.0
+
+class SyncRequestHandle(_SyncRequestHandle):
+    """fal-client's handle: `iter_events` yields the status at each interval, with all log lines so far.
+
+    The rest is as in `headrace.SyncRequestHandle`. `client` is the `headrace.Client` below a `SyncClient`.
+    """
+
+    __slots__ = ()
+    _tells_changes: ClassVar[bool] = False
+
+
+class AsyncRequestHandle(_AsyncRequestHandle):
+    """fal-client's handle for asyncio; see `SyncRequestHandle`."""
+
+    __slots__ = ()
+    _tells_changes: ClassVar[bool] = False
+
+
+class _Polling(_Client):
+    _handle_class: ClassVar[type[_SyncRequestHandle]] = SyncRequestHandle
+
+
+class _AsyncPolling(_AsyncClient):
+    _handle_class: ClassVar[type[_AsyncRequestHandle]] = AsyncRequestHandle
 
 
 class SyncClient:
     """fal-client's `SyncClient`; `headrace.Client` can do more.
 
-    `key` and `default_timeout` (seconds) mean what they mean there: the latter limits neither `run` nor `stream`.
+    `key` and `default_timeout` mean what they mean there: the latter, in seconds without a byte, is for the calls
+    to the queue, and limits neither `run` nor `stream`.
     """
 
     def __init__(self, key: str | None = None, default_timeout: float = 120.0) -> None:
@@ -59,7 +106,9 @@ class SyncClient:
 
     @cached_property
     def _client(self) -> _Client:
-        return _Client(key=self.key)
+        client = _Polling(key=self.key)
+        client._queue_timeout_s = self.default_timeout  # noqa: SLF001
+        return client
 
     def run(
         self,
@@ -85,7 +134,7 @@ class SyncClient:
             arguments,
             path=path,
             timeout=timeout,
-            headers=_with_options(headers, start_timeout, hint),
+            headers=_with_options(headers, hint=hint, start_timeout=start_timeout),
         )
 
     def stream(
@@ -100,6 +149,79 @@ class SyncClient:
         """Return the items that an endpoint yields; see `headrace.Client.stream`."""
         return self._client.stream(application, arguments, path=path, timeout=timeout, headers=headers)
 
+    def submit(
+        self,
+        application: str,
+        arguments: Mapping[str, Any],
+        *,
+        path: str = "",
+        hint: str | None = None,
+        webhook_url: str | None = None,
+        priority: _Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+    ) -> SyncRequestHandle:
+        """Put a call into the queue and return its handle; see `headrace.Client.submit`."""
+        handle = self._client.submit(
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            webhook_url=webhook_url,
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+        )
+        return cast("SyncRequestHandle", handle)
+
+    def subscribe(
+        self,
+        application: str,
+        arguments: Mapping[str, Any],
+        *,
+        path: str = "",
+        hint: str | None = None,
+        with_logs: bool = False,
+        interval: float = _INTERVAL_S,
+        on_enqueue: Callable[[str], object] | None = None,
+        on_queue_update: Callable[[Status], object] | None = None,
+        priority: _Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+        client_timeout: float | None = None,
+    ) -> Any:
+        """Put a call into the queue and wait for its result; see `headrace.Client.subscribe`."""
+        return self._client.subscribe(
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            with_logs=with_logs,
+            interval=interval,
+            on_enqueue=on_enqueue,
+            on_queue_update=on_queue_update,
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+            client_timeout=client_timeout,
+        )
+
+    def get_handle(self, application: str, request_id: str) -> SyncRequestHandle:
+        """Return the handle of a request whose id is known."""
+        return cast("SyncRequestHandle", self._client.get_handle(application, request_id))
+
+    def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
+        """Return what a request is doing."""
+        return self._client.status(application, request_id, with_logs=with_logs)
+
+    def result(self, application: str, request_id: str) -> Any:
+        """Wait for a request's end and return its result. Raises `FalClientHTTPError` if it failed."""
+        return self._client.result(application, request_id)
+
+    def cancel(self, application: str, request_id: str) -> None:
+        """Ask the server to stop a request."""
+        self._client.cancel(application, request_id)
+
 
 class AsyncClient:
     """fal-client's `AsyncClient`; `headrace.AsyncClient` can do more. The arguments are `SyncClient`'s."""
@@ -110,7 +232,9 @@ class AsyncClient:
 
     @cached_property
     def _client(self) -> _AsyncClient:
-        return _AsyncClient(key=self.key)
+        client = _AsyncPolling(key=self.key)
+        client._queue_timeout_s = self.default_timeout  # noqa: SLF001
+        return client
 
     async def run(
         self,
@@ -131,7 +255,7 @@ class AsyncClient:
             arguments,
             path=path,
             timeout=timeout,
-            headers=_with_options(headers, start_timeout, hint),
+            headers=_with_options(headers, hint=hint, start_timeout=start_timeout),
         )
 
     def stream(
@@ -146,27 +270,94 @@ class AsyncClient:
         """Return the items that an endpoint yields; see `headrace.AsyncClient.stream`."""
         return self._client.stream(application, arguments, path=path, timeout=timeout, headers=headers)
 
+    async def submit(
+        self,
+        application: str,
+        arguments: Mapping[str, Any],
+        *,
+        path: str = "",
+        hint: str | None = None,
+        webhook_url: str | None = None,
+        priority: _Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+    ) -> AsyncRequestHandle:
+        """Put a call into the queue and return its handle; see `headrace.AsyncClient.submit`."""
+        handle = await self._client.submit(
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            webhook_url=webhook_url,
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+        )
+        return cast("AsyncRequestHandle", handle)
 
-def _with_options(
-    headers: Mapping[str, str] | None, start_timeout: float | None, hint: str | None
-) -> dict[str, str]:
-    """Put fal's options where its protocol has them: in headers."""
-    extended = dict(headers or {})
-    if hint is not None:
-        extended["X-Fal-Runner-Hint"] = hint
-    if start_timeout is not None:
-        if start_timeout <= _START_TIMEOUT_TOO_SHORT_S:
-            raise ValueError(
-                f"start_timeout={start_timeout!r} must be over {_START_TIMEOUT_TOO_SHORT_S:g} seconds"
-            )
-        extended["X-Fal-Request-Timeout"] = str(float(start_timeout))
-    return extended
+    async def subscribe(
+        self,
+        application: str,
+        arguments: Mapping[str, Any],
+        *,
+        path: str = "",
+        hint: str | None = None,
+        with_logs: bool = False,
+        interval: float = _INTERVAL_S,
+        on_enqueue: Callable[[str], object] | None = None,
+        on_queue_update: Callable[[Status], object] | None = None,
+        priority: _Priority | None = None,
+        headers: Mapping[str, str] | None = None,
+        start_timeout: float | None = None,
+        client_timeout: float | None = None,
+    ) -> Any:
+        """Put a call into the queue and wait for its result; see `headrace.AsyncClient.subscribe`."""
+        return await self._client.subscribe(
+            application,
+            arguments,
+            path=path,
+            hint=hint,
+            with_logs=with_logs,
+            interval=interval,
+            on_enqueue=on_enqueue,
+            on_queue_update=on_queue_update,
+            priority=priority,
+            headers=headers,
+            start_timeout=start_timeout,
+            client_timeout=client_timeout,
+        )
+
+    async def get_handle(self, application: str, request_id: str) -> AsyncRequestHandle:
+        """Return the handle of a request whose id is known."""
+        return cast("AsyncRequestHandle", self._client.get_handle(application, request_id))
+
+    async def status(self, application: str, request_id: str, *, with_logs: bool = False) -> Status:
+        """Return what a request is doing."""
+        return await self._client.status(application, request_id, with_logs=with_logs)
+
+    async def result(self, application: str, request_id: str) -> Any:
+        """Wait for a request's end and return its result. Raises `FalClientHTTPError` if it failed."""
+        return await self._client.result(application, request_id)
+
+    async def cancel(self, application: str, request_id: str) -> None:
+        """Ask the server to stop a request."""
+        await self._client.cancel(application, request_id)
 
 
 sync_client = SyncClient()
 run = sync_client.run
 stream = sync_client.stream
+submit = sync_client.submit
+subscribe = sync_client.subscribe
+status = sync_client.status
+result = sync_client.result
+cancel = sync_client.cancel
 
 async_client = AsyncClient()
 run_async = async_client.run
 stream_async = async_client.stream
+submit_async = async_client.submit
+subscribe_async = async_client.subscribe
+status_async = async_client.status
+result_async = async_client.result
+cancel_async = async_client.cancel

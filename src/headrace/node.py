@@ -38,14 +38,18 @@ from headrace.gateway.auth import Authenticator
 from headrace.gateway.guard import Guard, is_loopback
 from headrace.gateway.listen import Listeners, bind, next_free_port
 from headrace.gateway.origins import Origins
+from headrace.gateway.queue import QueueView
 from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
+from headrace.store.port import StoreFault
+from headrace.store.sqlite import SqliteStore
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
 from headrace.supervisor.devices import Devices, device_order, find_devices
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.guardian import Guardian
 from headrace.supervisor.meters import Meters, Reading
 from headrace.supervisor.process import Launcher
+from headrace.supervisor.queue import Queue
 
 if TYPE_CHECKING:
     import ssl
@@ -162,11 +166,15 @@ class Node:
         try:
             sockets = self._sockets()
             key_file = None if self._config.no_auth else _keys_for_the_user(self._config)
+            store = _store(self._config)
         except BaseException:
             await catalog.unload()
             raise
         dispatcher = Dispatcher(catalog, meters, node=secrets.randbits(16), limits=self._limits)
-        gateway = Gateway(dispatcher, meters, self._door(key_file), self._limits)
+        queue = Queue(store, dispatcher, self._limits)
+        await queue.open()
+        view = QueueView(queue, store, dispatcher, self._limits)
+        gateway = Gateway(dispatcher, view, meters, self._door(key_file), self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
         meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
         for sock, context in sockets:
@@ -176,6 +184,7 @@ class Node:
                 group.create_task(catalog.run(reload=self._config.reload), name="catalog"),
                 group.create_task(listeners.keep_date(), name="date"),
                 group.create_task(dispatcher.hold_within_bounds(), name="memory"),
+                group.create_task(queue.run(), name="queue"),
             ]
             self._announce(catalog.routes)
             self._watch_signals()
@@ -183,6 +192,7 @@ class Node:
             await self._drain(dispatcher, listeners)
             for task in tasks:
                 task.cancel()
+        await store.close()
         return 0
 
     def _sockets(self) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
@@ -245,6 +255,14 @@ class Node:
         # Time to tell each stream how it ended, and to flush that.
         await listeners.finished(1.0, asyncio.Event())
         listeners.hang_up()
+
+
+def _store(config: Config) -> SqliteStore:
+    """Open the queue's store."""
+    try:
+        return SqliteStore(Path(config.data_dir))
+    except StoreFault as fault:
+        raise StartFault(str(fault)) from None
 
 
 def _device_readings(devices: Devices) -> Iterable[Reading]:

@@ -46,13 +46,14 @@ def opened(proxy):
         stream.close()
 
 
-#: Paths and pauses of calls that have a slot.
+#: Calls that have a slot.
 SERVED = [
-    ("/test/leaving/stream", 0.02),
-    ("/test/leaving/stream", 600),
-    ("/test/leaving/sync/stream", 0.02),
-    ("/test/leaving/thinks/stream", 0),  # no event yet
-    ("/test/leaving", 600),  # a run, which says nothing until its end
+    ("/test/leaving/stream", {"pause": 0.02}),
+    ("/test/leaving/stream", {"pause": 600}),
+    ("/test/leaving/stream", {"pause": 600, "burst": 200, "pad": 10_000}),  # whose reader is behind, for a while
+    ("/test/leaving/sync/stream", {"pause": 0.02}),
+    ("/test/leaving/thinks/stream", {}),  # no event yet
+    ("/test/leaving", {"pause": 600}),  # a run, which says nothing until its end
 ]
 
 
@@ -62,9 +63,12 @@ def test_readers_that_vanish_are_noticed_and_hold_neither_a_slot_nor_a_place(
 ):
     turns = count(smoke=1, full=2)
     served = {next(names): kind for kind in SERVED * turns}
-    for name, (path, pause) in served.items():
-        opened(path, n=1_000_000, pause=pause, name=name)
+    for name, (path, ask) in served.items():
+        stream = opened(path, n=1_000_000, name=name, **ask)
         noted(server, "start", name)
+        if "burst" in ask:
+            eventually(lambda: metric(server, "headrace_held_bytes", kind="events") > 200_000, "it is behind")
+            stream.read_until(b'{"i":%d,' % ask["burst"])
     holder = server.open("/test/one-slot/stream", {"n": 2, "pause": 600})
     holder.read_until(b"data: ")
     unserved = [(next(names), path) for path in ["/test/one-slot/stream", "/test/one-slot"] * turns]

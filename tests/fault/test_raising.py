@@ -17,7 +17,7 @@ from tests.support.endings import ENDINGS, LIMITS, told
 from tests.support.endings import MODELS as MORTAL
 from tests.support.official import official_server
 from tests.support.recorder import spread_ms
-from tests.support.server import ROOT, ZOO, RawStream, eventually, running_server
+from tests.support.server import ROOT, RawStream, eventually, running_server
 
 MODELS = ROOT / "tests" / "fault" / "models" / "raising.py"
 
@@ -245,10 +245,13 @@ def test_what_json_can_hold_after_all_arrives(server, spoilt, what):
 
 @pytest.mark.promise("S11")
 def test_fals_javascript_client_never_misses_the_error_item(count):
-    """Its loop cannot throw: the item, and `done()` that rejects, are all there is to tell a failure from success."""
+    """Its loop cannot throw: the item, and `done()` that rejects, are all there is to tell a failure from success.
+
+    The streams run all at once, beside each other's deaths, and each is told its own ending.
+    """
     endings = {name: ending for name, ending in ENDINGS.items() if name != "cancelled"}
 
-    with official_server(MORTAL, ZOO, args=("--no-auth",), limits=LIMITS) as served, bystander(served.server):
+    with official_server(MORTAL, limits=LIMITS) as served:
         for _ in range(count(smoke=1, full=20)):
             outcomes = told(served, "endings.mjs", ["loop"], endings)
 

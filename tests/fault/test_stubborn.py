@@ -141,7 +141,7 @@ def test_a_retired_runner_is_gone_after_request_timeout_at_the_latest(server, fi
 
 
 @pytest.mark.promise("R5")
-def test_a_process_with_a_session_of_its_own_is_out_of_reach_and_in_nobodys_way(server):
+def test_a_process_with_a_session_of_its_own_is_out_of_reach_and_in_nobodys_way(server, figures):
     with bystander(server):
         escaped = server.post("/test/deaf/escape").json["pid"]
         try:
@@ -157,7 +157,7 @@ def test_a_process_with_a_session_of_its_own_is_out_of_reach_and_in_nobodys_way(
             assert delay_s < 10
         finally:
             os.kill(escaped, signal.SIGKILL)
-    print(f"its successor was started {delay_s:.2f} s after the kill")
+    figures("R5", successor_started_ms=delay_s * 1000, target="started within 1 s")
 
 
 # --- without a node -----------------------------------------------------------------------------------------

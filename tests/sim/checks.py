@@ -186,8 +186,9 @@ class Checks:
             case "event_gap_timeout":
                 return 0 < app.event_gap_timeout <= now - live.quiet_since
             case "runner_disconnected":
-                runner = self._runner_of.get(live.id)
-                return runner is None or runner.child.is_dead or runner.child.link.closed.done() or runner.end.is_closing()
+                held_by = self._runner_of.get(live.id)
+                runners = [child.inside for child in self._world.kernel.children.values()]
+                return any(self._may_be_lost(one) for one in ([held_by] if held_by else runners))
             case "no_result":
                 return live.id in self._told and told is None and not self._made[live.id]
             case "shutting_down":
@@ -199,6 +200,17 @@ class Checks:
             case "overloaded":
                 return self._world.limits.events_bytes_max < 1 << 30
         return False
+
+    def _may_be_lost(self, runner: Runner) -> bool:
+        """Whether a runner's requests may be ended with it: it is dead, broke the rules, or was told to leave."""
+        if runner.child.is_dead or runner.has_misbehaved:
+            return True
+        return any(
+            one.leaving is not None
+            for pool in self._world.pools
+            for one in pool.fleet.runners
+            if one.process.pid == runner.child.pid
+        )
 
     def _wait_s(self, live: LiveRequest) -> float:
         """The longest that a request may wait for its slot."""

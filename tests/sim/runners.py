@@ -224,6 +224,7 @@ class Runner:
         self._thawing: asyncio.TimerHandle | None = None
         self._last_stream = 0
         self._is_leaving = False
+        self.has_misbehaved = False  # so that the node may hang up on it
         end.protocol = self.link
         self.link.connection_made(end)
         self.later(nature.hello_s, self._greet)
@@ -312,6 +313,7 @@ class Runner:
             self.later(0, act)
 
     def _babble(self) -> None:
+        self.has_misbehaved = True
         garbage = self.dice.choice((
             encode(200, 1, b""), encode(Kind.DONE, 0xFFFF, b""), b"\xff" * 40,
             encode(Kind.ERROR, self._last_stream, b"no JSON"), encode(Kind.HELLO, 0, b"{}"),
@@ -380,6 +382,7 @@ class Runner:
         course = Course.draw(self.dice, self.world.plan.rough_calls if self.world.is_storm else 0.0, self.world.limits)
         call = Call(self, stream, head["request_id"], head["window"], course)
         checks.started(self, call)
+        self.has_misbehaved |= course.is_greedy
         self.calls[stream] = call
         if self._is_leaving:
             call.end(RequestError("shutting_down", "The runner is leaving."))

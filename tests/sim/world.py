@@ -114,8 +114,7 @@ class World:
         self.is_storm = True
         self.catalog = Catalog(loaded, {}, self.launcher, self.limits, self.meters)
         self.dispatcher = _CountingDispatcher(self)
-        door = Door(Authenticator(None), Origins(loopback_only=True), Addresses())
-        self.gateway = Gateway(self.dispatcher, self.meters, door, self.limits)
+        self.gateway = _Views(self)
         self.loop.after_turn, self.loop.at_rest = self.checks.after_turn, self.checks.at_rest
         async with asyncio.TaskGroup() as tasks:
             node = [
@@ -148,6 +147,7 @@ class World:
         """The storm is over: from now on whoever starts is of good nature, and all there is comes to its end."""
         self.note("the storm is over")
         self.is_storm = False
+        self.versions += 1  # what could not be loaded in the storm can be now
         deadline = self.loop.time() + self.plan.ends_within_s
         while not (all(task.done() for task in self._tasks) and not self.dispatcher.live and self._is_settled()):
             if self.loop.time() > deadline:
@@ -201,6 +201,17 @@ class World:
     def stamps(self, one: Loaded) -> dict[Path, int]:
         """Return when the files of a target were changed."""
         return {Path(one.target): self.versions}
+
+
+class _Views(Gateway):
+    """The real gateway's views of requests; the queue is not among them."""
+
+    def __init__(self, world: World) -> None:
+        self._catalog = world.catalog
+        self._dispatcher = world.dispatcher
+        self._meters = world.meters
+        self._door = Door(Authenticator(None), Origins(loopback_only=True), Addresses())
+        self._limits = world.limits
 
 
 class _CountingDispatcher(Dispatcher):

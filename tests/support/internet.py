@@ -13,6 +13,7 @@ connection to it would be served, and seen.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -140,7 +141,7 @@ class Internet:
         host, port = address[:2]
         self.connects.append(f"{host}:{port}")
         if (site := self._sites.get((host, port))) is None:
-            raise ConnectionRefusedError(f"nobody lives at {host}:{port}")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody lives at {host}:{port}")
         return "127.0.0.1", site.port
 
 

@@ -210,6 +210,7 @@ def running_server(
     limits: Mapping[str, object] | None = None,
     env: Mapping[str, str] | None = None,
     until_ready: bool = True,
+    data_dir: pathlib.Path | None = None,
 ) -> Iterator[Server]:
     """Start `headrace serve TARGETS --port 0`; stop it with SIGTERM, and check that nothing is left behind."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="headrace-test-"))
@@ -217,7 +218,7 @@ def running_server(
         settings = "\n".join(f"{name} = {value}" for name, value in limits.items())
         (folder / "headrace.toml").write_text(f"[limits]\n{settings}\n")
     command = [sys.executable, "-m", "headrace", "serve", *map(str, targets or (ZOO,)), "--port", "0", *args]
-    command += ["--data-dir", str(folder / "data")]
+    command += ["--data-dir", str(data_dir or folder / "data")]
     environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config"), "ZOO_NOTES": str(folder / "notes")}
     for name in [name for name in environment if name.startswith(("HEADRACE_", "FAL_"))]:
         del environment[name]

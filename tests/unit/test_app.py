@@ -115,6 +115,23 @@ def test_knobs_are_inherited_and_the_name_is_not():
         ({"startup_timeout": 0}, "startup_timeout=0: expected a number of seconds above 0"),
         ({"request_timeout": float("inf")}, "request_timeout=inf: expected a number of seconds"),
         ({"request_timeout": None}, "request_timeout=None: expected a number of seconds"),
+        ({"first_event_timeout": 0}, "first_event_timeout=0: expected a number of seconds above 0"),
+        ({"first_event_timeout": -1}, "first_event_timeout=-1: expected a number of seconds above 0"),
+        ({"first_event_timeout": "2"}, "first_event_timeout='2': expected a number of seconds above 0"),
+        ({"event_gap_timeout": float("nan")}, "event_gap_timeout=nan: expected a number of seconds above 0"),
+        ({"event_gap_timeout": None}, "event_gap_timeout=None: expected a number of seconds above 0"),
+        ({"event_gap_timeout": False}, "event_gap_timeout=False: expected a number of seconds above 0"),
+        ({"request_timeout": 1e-9}, "request_timeout=1e-09: expected a number of seconds above 0"),
+        ({"stream_error_end": "close"}, "stream_error_end='close': expected 'cut' or 'clean'"),
+        ({"stream_error_end": True}, "stream_error_end=True: expected 'cut' or 'clean'"),
+        ({"on_disconnect": "stay"}, "on_disconnect='stay': expected 'cancel', 'finish' or 'grace:SECONDS'"),
+        ({"on_disconnect": "grace:"}, "on_disconnect='grace:': expected 'cancel', 'finish' or 'grace:SECONDS'"),
+        ({"on_disconnect": 5}, "on_disconnect=5: expected 'cancel', 'finish' or 'grace:SECONDS'"),
+        ({"keep_alive": 0}, "keep_alive=0: expected a number of seconds above 0"),
+        ({"max_concurrency": 0}, "max_concurrency=0: expected a whole number of at least 1"),
+        ({"min_concurrency": 2, "max_concurrency": 1}, "max_concurrency=1 is below min_concurrency=2"),
+        ({"num_gpus": -1}, "num_gpus=-1: expected a whole number of at least 0"),
+        ({"memory_limit": 0}, "memory_limit=0: expected a whole number of at least 1"),
         ({"name": "flux"}, "must be 'owner/alias'"),
         ({"name": "queue/flux"}, "kept for the server"),
         ({"name": 5}, "must be 'owner/alias'"),
@@ -126,6 +143,23 @@ def test_a_wrong_class_keyword_is_one_clear_line(keywords, told):
 
     assert told in caught.value.message
     assert __file__ == caught.value.file
+
+
+def test_the_deadlines_of_events_and_the_end_behind_an_error_are_off_unless_asked_for():
+    class Plain(headrace.App, name="t/plain"):
+        @headrace.endpoint()
+        def run(self): ...
+
+    class Strict(
+        Plain, name="t/strict", first_event_timeout=2, event_gap_timeout=0.5, stream_error_end="clean"
+    ): ...
+
+    seen = {
+        cls: (spec.first_event_timeout, spec.event_gap_timeout, spec.stream_error_end)
+        for cls, spec in ((cls, describe(cls).spec) for cls in (Plain, Strict))
+    }
+
+    assert {Plain: (0.0, 0.0, "cut"), Strict: (2, 0.5, "clean")} == seen
 
 
 def test_a_knob_in_the_class_body_is_not_silently_ignored():
@@ -423,7 +457,7 @@ def test_cancelled_passes_an_except_exception():
             pytest.fail("swallowed")
 
 
-@pytest.mark.parametrize("status", [200, 399, 600, 0])
+@pytest.mark.parametrize("status", [200, 399, 600, 0, "500", None, 500.0])
 def test_an_error_has_an_errors_status(status):
     with pytest.raises(ValueError, match="400 to 599"):
         headrace.AppException("no", status_code=status)

@@ -139,6 +139,7 @@ INSIDE = [
     ("https://0x08080808/", "address-spelling"),
     # Final dots.
     ("https://127.0.0.1./", "loopback"),
+    ("https://127.0.0.1。/", "loopback"),
     ("https://127.1./", "address-spelling"),
     ("https://127.0.0.1../", "host"),
     ("https://localhost./", "local-name"),

@@ -380,7 +380,7 @@ def test_a_failure_tells_neither_the_path_nor_an_address(internet):
 
     with pytest.raises(CallFailed) as caught:
         internet.run(main)
-    assert "http://down.example.com: the connection could not be made, or was lost" == str(caught.value)
+    assert "http://down.example.com: Connection refused" == str(caught.value)
 
 
 # --- the resolver -------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """The SDK: calls to a server, as `Client` and `AsyncClient`, and as functions bound to a client of each.
 
+    _functions           the functions of this package: calls of a client that is made on first use
     _sync, _async        the two shells: Client, Stream and AsyncClient, AsyncStream
-    _request, _answer    what they think: sans-IO, shared
+    _sync_queue, _async_queue   their queue's side, and SyncRequestHandle, AsyncRequestHandle
+    _request, _answer    what they think: sans-IO, shared; _queue, _watch: of the queue
     _urllib3, _aiohttp   one HTTP exchange each
     _body, _proxy        the parts of HTTP that those libraries leave to us
     credentials          which server, which key
@@ -13,10 +15,25 @@ Importing this package imports neither HTTP library; the first use of a name tha
 
 from __future__ import annotations
 
-from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any
 
+from headrace.client._functions import (
+    cancel,
+    cancel_async,
+    result,
+    result_async,
+    run,
+    run_async,
+    status,
+    status_async,
+    stream,
+    stream_async,
+    submit,
+    submit_async,
+    subscribe,
+    subscribe_async,
+)
 from headrace.client.errors import (
     APIError,
     AuthenticationError,
@@ -39,135 +56,76 @@ from headrace.client.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from headrace.client._async import AsyncClient, AsyncStream
+    from headrace.client._async_queue import AsyncRequestHandle
+    from headrace.client._queue import Completed, InProgress, Queued, Status
     from headrace.client._sync import Client, Stream
+    from headrace.client._sync_queue import SyncRequestHandle
 
 __all__ = [
     "APIError",
     "AsyncClient",
+    "AsyncRequestHandle",
     "AsyncStream",
     "AuthenticationError",
     "BadCredentials",
     "Client",
+    "Completed",
     "ConnectTimeout",
     "ConnectionFailed",
     "DeadlinePassed",
     "EventTimeout",
     "HeadraceError",
+    "InProgress",
     "InvalidInput",
     "NotFound",
     "Overloaded",
     "PermissionDenied",
     "ProtocolError",
+    "Queued",
     "ReadTimeout",
+    "Status",
     "Stream",
     "StreamCut",
     "StreamError",
+    "SyncRequestHandle",
     "TLSFailed",
     "Timeout",
+    "cancel",
+    "cancel_async",
+    "result",
+    "result_async",
     "run",
     "run_async",
+    "status",
+    "status_async",
     "stream",
     "stream_async",
+    "submit",
+    "submit_async",
+    "subscribe",
+    "subscribe_async",
 ]
 
-_SHELLS = {
-    "AsyncClient": "headrace.client._async",
-    "AsyncStream": "headrace.client._async",
-    "Client": "headrace.client._sync",
-    "Stream": "headrace.client._sync",
+_MODULES = {
+    "AsyncClient": "_async",
+    "AsyncRequestHandle": "_async_queue",
+    "AsyncStream": "_async",
+    "Client": "_sync",
+    "Completed": "_queue",
+    "InProgress": "_queue",
+    "Queued": "_queue",
+    "Status": "_queue",
+    "Stream": "_sync",
+    "SyncRequestHandle": "_sync_queue",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _SHELLS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_SHELLS[name]), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
     return __all__
-
-
-@cache
-def _default_client() -> Client:
-    from headrace.client._sync import Client
-
-    return Client()
-
-
-@cache
-def _default_async_client() -> AsyncClient:
-    from headrace.client._async import AsyncClient
-
-    return AsyncClient()
-
-
-def stream(
-    application: str,
-    arguments: Mapping[str, Any] | None = None,
-    *,
-    path: str = "/stream",
-    timeout: float | None = None,
-    event_timeout: float | None = None,
-    headers: Mapping[str, str] | None = None,
-    **refused: Never,
-) -> Stream:
-    """Return the items that an endpoint yields: `Client.stream` of a client made on first use."""
-    return _default_client().stream(
-        application,
-        arguments,
-        path=path,
-        timeout=timeout,
-        event_timeout=event_timeout,
-        headers=headers,
-        **refused,
-    )
-
-
-def run(
-    application: str,
-    arguments: Mapping[str, Any] | None = None,
-    *,
-    path: str = "",
-    timeout: float | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Any:
-    """Call an endpoint and return its result: `Client.run` of a client made on first use."""
-    return _default_client().run(application, arguments, path=path, timeout=timeout, headers=headers)
-
-
-def stream_async(
-    application: str,
-    arguments: Mapping[str, Any] | None = None,
-    *,
-    path: str = "/stream",
-    timeout: float | None = None,
-    event_timeout: float | None = None,
-    headers: Mapping[str, str] | None = None,
-    **refused: Never,
-) -> AsyncStream:
-    """Return the items that an endpoint yields: `AsyncClient.stream` of a client made on first use."""
-    return _default_async_client().stream(
-        application,
-        arguments,
-        path=path,
-        timeout=timeout,
-        event_timeout=event_timeout,
-        headers=headers,
-        **refused,
-    )
-
-
-async def run_async(
-    application: str,
-    arguments: Mapping[str, Any] | None = None,
-    *,
-    path: str = "",
-    timeout: float | None = None,  # noqa: ASYNC109, for parity with `run`
-    headers: Mapping[str, str] | None = None,
-) -> Any:
-    """Call an endpoint and return its result: `AsyncClient.run` of a client made on first use."""
-    return await _default_async_client().run(application, arguments, path=path, timeout=timeout, headers=headers)

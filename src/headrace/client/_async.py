@@ -25,6 +25,7 @@ from headrace.client._answer import (
     result_of,
     result_too_large,
 )
+from headrace.client._async_queue import AsyncQueueCalls
 from headrace.client._request import (
     CONNECT_TIMEOUT_S,
     STREAM_TYPE,
@@ -37,7 +38,7 @@ from headrace.client._request import (
 )
 
 
-class AsyncClient:
+class AsyncClient(AsyncQueueCalls):
     """Calls the endpoints of one server. Works in any event loop, one after another; make one and keep it.
 
     - `url`: the server's address; by default HEADRACE_URL, FAL_RUN_HOST (https), `http://127.0.0.1:8080`
@@ -47,7 +48,7 @@ class AsyncClient:
     - `connect_timeout`: seconds to a connection
 
     Raises `ValueError` for an address, a proxy or a key that cannot be one, `BadCredentials` for a damaged
-    credentials file. Nothing is ever sent twice, and no redirect is followed.
+    credentials file. No stream and no run is ever sent twice, and no redirect is followed.
     """
 
     def __init__(

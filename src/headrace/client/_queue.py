@@ -143,7 +143,7 @@ def links_in(target: Target, request: Request, value: Any) -> Links:
     found = [text for text in texts if isinstance(text, str) and text]
     if len(found) < len(names):
         raise errors.ProtocolError(
-            f"{request}: the answer is not a queue's: expected {', '.join(names)}. Is this the address of a queue?",
+            f"{request}: the answer is not a queue's: expected {', '.join(names)}. Is this its address?",
             request_id=texts[0] if isinstance(texts[0], str) else None,
         )
     links = Links(*found)
@@ -301,7 +301,7 @@ class Retries:
 
 #: A submit: safe to send again under its `Idempotency-Key`.
 SUBMITTING: Final = Retries(3, of_silence=True, of_answers=True)
-#: A look at the status of a request, and of one that we have been in touch with: a server that restarts is waited for.
+#: A look at a request's status, once, and again and again: then a server that restarts is waited for, some 18 s.
 ASKING: Final = Retries(3, of_answers=True)
 FOLLOWING: Final = Retries(8, of_answers=True)
 #: What comes from the model itself.
@@ -321,7 +321,7 @@ class Expired(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The end of a caller's patience with everything together, on the shell's clock; `timeout_s` None: there is none."""
+    """The end of a caller's patience with everything together, on the shell's clock. Without `timeout_s`, none."""
 
     timeout_s: float | None = None
     at_s: float = 0.0
@@ -345,11 +345,13 @@ class Deadline:
 
     def limit(self, patience: Patience, now_s: float) -> Patience:
         """Return the patience with one exchange that begins now. Raises `Expired` if there is none left."""
-        return patience if self.timeout_s is None else replace(patience, event_s=self.left_of(self.timeout_s, now_s))
+        return (
+            patience if self.timeout_s is None else replace(patience, event_s=self.left_of(self.timeout_s, now_s))
+        )
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Tell an exchange that the deadline ended (`limit` makes it an event's) from one that failed by itself."""
+        """Tell an exchange that the deadline ended (`limit` makes it an event's) from one that failed itself."""
         try:
             yield
         except errors.EventTimeout as error:
@@ -360,4 +362,6 @@ def timed_out(timeout_s: float | None, request_id: str | None) -> errors.Timeout
     """Return what a caller is told whose `client_timeout` passed."""
     seconds = timeout_s or 0.0
     what = "it was not accepted yet" if request_id is None else f"request {request_id} was cancelled"
-    return errors.Timeout(f"no result within {seconds:g} s (client_timeout); {what}", timeout=seconds, request_id=request_id)
+    return errors.Timeout(
+        f"no result within {seconds:g} s (client_timeout); {what}", timeout=seconds, request_id=request_id
+    )

@@ -47,7 +47,7 @@ _QUEUE_OPTIONS: Final = frozenset({"hint", "priority", "start_timeout", "client_
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server a client talks to, the key it sends, the proxy between them, and the queue's address if it is set."""
+    """The server a client talks to, the key it sends, the proxy between them; the queue's address if it is set."""
 
     url: str
     key: Key | None

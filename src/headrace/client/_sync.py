@@ -37,10 +37,11 @@ from headrace.client._request import (
     build_get,
     refuse_options,
 )
+from headrace.client._sync_queue import QueueCalls
 from headrace.client._urllib3 import Exchange, new_pool
 
 
-class Client:
+class Client(QueueCalls):
     """Calls the endpoints of one server. Safe among threads; make one and keep it.
 
     - `url`: the server's address; by default HEADRACE_URL, FAL_RUN_HOST (https), `http://127.0.0.1:8080`
@@ -50,7 +51,7 @@ class Client:
     - `connect_timeout`: seconds to a connection
 
     Raises `ValueError` for an address, a proxy or a key that cannot be one, `BadCredentials` for a damaged
-    credentials file. Nothing is ever sent twice, and no redirect is followed.
+    credentials file. No stream and no run is ever sent twice, and no redirect is followed.
     """
 
     def __init__(
@@ -161,10 +162,11 @@ class Client:
         )
 
     def _fetch(self, request: Request, patience: Patience) -> Any:
+        began = time.monotonic()
         exchange = self._open(request, patience, 0.0)
         try:
             body = bytearray()
-            while piece := exchange.read(patience, 0.0):
+            while piece := exchange.read(patience, time.monotonic() - began):
                 body += piece
                 if len(body) > RESULT_BYTES_MAX:
                     raise result_too_large(request, exchange.head)

@@ -15,7 +15,17 @@ import orjson
 
 from headrace.client import errors
 from headrace.client._answer import EVENT_BYTES_MAX, Head, check_stream, cut
-from headrace.client._queue import ASKING, FOLLOWING, Completed, InProgress, Queued, Retries, Status, backoff_s, status_in
+from headrace.client._queue import (
+    ASKING,
+    FOLLOWING,
+    Completed,
+    InProgress,
+    Queued,
+    Retries,
+    Status,
+    backoff_s,
+    status_in,
+)
 from headrace.client._request import Request
 from headrace.core.sse import Decoder
 
@@ -137,14 +147,15 @@ class _Lines:
 
     def new(self, lines: list[dict[str, Any]], *, is_whole: bool) -> list[dict[str, Any]]:
         """Return the lines not seen before; `is_whole`: these are all lines so far, not the ones since."""
+        if not lines:
+            return lines
         known = self._known_of(lines) if is_whole else 0
         self._count = len(lines) if is_whole else self._count + len(lines)
-        if lines:
-            self._last = lines[-1]
+        self._last = lines[-1]
         return lines[known:]
 
     def _known_of(self, lines: list[dict[str, Any]]) -> int:
-        """Return how many of all lines were seen. Where the server has dropped the oldest, the last one seen tells."""
+        """Return how many of all lines were seen. If the server dropped the oldest, the last one seen tells."""
         if self._count == 0 or (self._count <= len(lines) and lines[self._count - 1] == self._last):
             return self._count
         return next((at + 1 for at in reversed(range(len(lines))) if lines[at] == self._last), 0)

@@ -181,5 +181,5 @@ def _checked_key(key: str, source: str) -> Key:
 
 
 def _normal(url: str) -> str:
-    """Return one spelling for all ways to write one server: its origin, and its path without a slash at the end."""
+    """Return one spelling for all ways to write one server: its origin and path, no slash at its end."""
     return origin_of(url) + urlsplit(url).path.rstrip("/")

@@ -9,6 +9,8 @@
     replay    the bounded log of a request's events, which readers are positions in
     scheduler which waiting request gets which runner's slot
     keys      how a key is made, read and compared
+    netguard  which URLs and addresses may be called for a caller
+    webhook   what a webhook says, how it is signed, when it is tried again
     sse       the event stream format: decoder and encoder
     wire      fal's JSON shapes
 

@@ -43,6 +43,8 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "unauthorized": ErrorType(401, _CALLER, False, "No key, an unknown key, or a revoked one."),
     "forbidden": ErrorType(403, _CALLER, False, "The key or the page's origin may not do this."),
     "not_found": ErrorType(404, _CALLER, False, "No such app, endpoint, view or request."),
+    "request_not_found": ErrorType(404, _CALLER, False, "No such queued request of this key, or not any more."),
+    "still_in_progress": ErrorType(400, _CALLER, True, "The result is not there yet."),
     "method_not_allowed": ErrorType(405, _CALLER, False, "The path exists; `Allow` names its methods."),
     "payload_too_large": ErrorType(413, _CALLER, False, "The body is over the limit that the message names."),
     "unsupported_media_type": ErrorType(415, _CALLER, False, "The body must be JSON and say so, uncompressed."),
@@ -73,6 +75,7 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "overloaded": ErrorType(429, _LOAD, True, "The app's waiting room is full; `Retry-After` says when to try."),
     "startup_timeout": ErrorType(504, _LOAD, True, "No slot was free within the caller's start timeout, or ours."),
     "reader_stalled": ErrorType(499, _CALLER, False, "The reader took no byte for `stall_timeout_s`."),
+    "store_unavailable": ErrorType(503, _LOAD, True, "The store cannot be written; nothing was accepted."),
     "shutting_down": ErrorType(503, _LOAD, True, "The server is stopping; another or the next one will answer."),
     # Ours
     "internal_error": ErrorType(500, _US, True, "A fault in Headrace; the request id finds it in the log."),

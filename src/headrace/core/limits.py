@@ -78,6 +78,12 @@ class Limits:
     #: The replay log of one request: bytes (by `cost_of`) and events; the last event is always kept.
     replay_bytes_max: int = 1024 * 1024
     replay_events_max: int = 16_384
+    #: Seconds for which an attempt at a queued request is a node's own; it prolongs that while it works.
+    lease_s: float = 30.0
+    #: Seconds between two looks for queued requests that are old enough to be forgotten.
+    expire_every_s: float = 10.0
+    #: Requests of one app that may be queued; the next gets 429.
+    queue_max: int = 100_000
     #: Seconds for which a request that has ended can be watched again, and how many such are kept at most.
     replay_s: float = 60.0
     replays_max: int = 4_096

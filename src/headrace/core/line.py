@@ -13,11 +13,11 @@ from typing import Generic, TypeVar
 Entry = TypeVar("Entry")
 
 
-class Priority(enum.Enum):
+class Priority(enum.IntEnum):
     """fal's two priorities (`X-Fal-Queue-Priority`): everything normal goes before anything low."""
 
-    NORMAL = "normal"
-    LOW = "low"
+    NORMAL = 0
+    LOW = 1
 
 
 class Line(Generic[Entry]):

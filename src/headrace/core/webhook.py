@@ -44,7 +44,7 @@ _SECONDS: Final = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class Webhook:
     """One webhook to deliver: the same bytes at every try."""
 
     url: str  # as the caller gave it; judged anew at every try
@@ -88,14 +88,14 @@ def body_of(request_id: str, gateway_request_id: str, status: int, result: bytes
     return b'%s,"payload":%s}' % (head, b"null" if fault is not None else result.strip(b" \t\r\n"))
 
 
-def signed_headers(delivery: Delivery, sign: Sign, now: float) -> dict[str, str]:
+def signed_headers(webhook: Webhook, sign: Sign, now: float) -> dict[str, str]:
     """Return the headers that prove who sent a webhook and when. `now` is seconds since 1970, of this very try."""
     timestamp = str(int(now))
-    digest = hashlib.sha256(delivery.body).hexdigest()
-    signed = f"{delivery.request_id}\n{delivery.user_id}\n{timestamp}\n{digest}".encode()
+    digest = hashlib.sha256(webhook.body).hexdigest()
+    signed = f"{webhook.request_id}\n{webhook.user_id}\n{timestamp}\n{digest}".encode()
     return {
-        "X-Fal-Webhook-Request-Id": delivery.request_id,
-        "X-Fal-Webhook-User-Id": delivery.user_id,
+        "X-Fal-Webhook-Request-Id": webhook.request_id,
+        "X-Fal-Webhook-User-Id": webhook.user_id,
         "X-Fal-Webhook-Timestamp": timestamp,
         "X-Fal-Webhook-Signature": sign(signed).hex(),
     }

@@ -28,6 +28,7 @@ from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
 from headrace.gateway.openapi import openapi
 from headrace.gateway.origins import Origins, is_preflight, preflight
+from headrace.gateway.queue import QueueView
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
 from headrace.supervisor.dispatch import Dispatcher
@@ -48,9 +49,12 @@ class Door:
 class Gateway:
     """What uvicorn's protocol calls for every request."""
 
-    def __init__(self, dispatcher: Dispatcher, meters: Meters, door: Door, limits: Limits) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, queue: QueueView, meters: Meters, door: Door, limits: Limits
+    ) -> None:
         self._catalog = dispatcher.catalog
         self._dispatcher = dispatcher
+        self._queue = queue
         self._meters = meters
         self._door = door
         self._limits = limits
@@ -103,6 +107,8 @@ class Gateway:
             call.owner = self._door.authenticator.authenticate(call.headers)
         if path == "/v1/apps":
             _tell(call, 200, ops.apps(self._catalog))
+        elif path.startswith("/queue/"):
+            await self._queued(call)
         elif path == "/metrics":
             _allow(call, "GET", "HEAD")
             call.answer(text_answer(*self._meters.text(), call.id))
@@ -122,13 +128,20 @@ class Gateway:
         path, query = proxy.target_of(call.headers)
         return replace(call, path=path, owner=owner, scope={**call.scope, "query_string": query.encode("latin-1")})
 
+    async def _queued(self, call: Call) -> None:
+        own_url = self._door.addresses.own(call.scope, call.headers)
+        is_by_host = proxy.is_queue_host(call.headers.get("host", ""))
+        await self._queue.answer(
+            call, call.path.removeprefix("/queue"), own_url + ("" if is_by_host else "/queue")
+        )
+
     async def _view(self, call: Call) -> None:
         try:
             route = self._catalog.routes.find(call.path)
         except UnknownPath as unknown:
             if (asked := requests.asked_of(call.path, self._catalog.routes)) is not None:
                 _allow(call, *requests.METHODS[asked.action])
-                await requests.answer(asked, call, self._dispatcher, self._limits)
+                await requests.answer(asked, call, self._dispatcher, self._queue, self._limits)
                 return
             raise RequestError("not_found", str(unknown)) from None
         _allow(call, "POST")

@@ -140,7 +140,7 @@ class Outlet:
             headers.append(CLOSE)
         cycle.response_started = True
         self._send(head(status, headers))
-        # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2). The body is not copied: it may be large.
+        # A HEAD has the headers of a GET and no body (RFC 9110, section 9.3.2). A large body is not copied.
         if cycle.scope["method"] != "HEAD":
             self._send(body)
         self._complete()

@@ -69,7 +69,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
         A stream has heartbeats to acknowledge; for a run that says nothing until its end, the kernel asks.
         """
-        vanished_ms = int((self._limits.stall_timeout_s + 5) * 1_000)
+        # The kernel counts from its first retransmission, up to a second later: 5 s behind the stall's in all.
+        vanished_ms = int((self._limits.stall_timeout_s + 4) * 1_000)
         ask_every_s = max(1, round(self._limits.heartbeat_s))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, vanished_ms)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ask_every_s)

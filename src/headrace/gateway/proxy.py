@@ -20,8 +20,13 @@ _PREFIXES: Final[Mapping[str, str]] = {"fal.run": "", "queue.fal.run": "/queue"}
 
 
 def path_for(host: str, path: str) -> str:
-    """Return the path on this server of a request to `host`, its Host header: fal's names bring their prefix."""
-    return _PREFIXES.get(host.partition(":")[0].lower(), "") + path
+    """Return the path on this server of a request to `host`, its Host header: `queue.` names bring a prefix."""
+    return "/queue" + path if is_queue_host(host) else path
+
+
+def is_queue_host(host: str) -> bool:
+    """Whether a Host header names the queue, as `queue.fal.run` does."""
+    return host.lower().startswith("queue.")
 
 
 def target_of(headers: Mapping[str, str]) -> tuple[str, str]:

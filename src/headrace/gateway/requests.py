@@ -19,6 +19,7 @@ from headrace.core.routes import RouteTable, UnknownPath
 from headrace.gateway.answers import value_answer
 from headrace.gateway.attach import last_seen, watch
 from headrace.gateway.calls import Call
+from headrace.gateway.queue import QueueView
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
 
@@ -47,12 +48,14 @@ def asked_of(path: str, routes: RouteTable) -> Asked | None:
     return None if match is None else Asked(app.name, match[1], match[2])
 
 
-async def answer(asked: Asked, call: Call, dispatcher: Dispatcher, limits: Limits) -> None:
+async def answer(asked: Asked, call: Call, dispatcher: Dispatcher, queue: QueueView, limits: Limits) -> None:
     """Do what is asked. Raises `RequestError`."""
-    live = dispatcher.find(asked.id, call.owner)
+    live = dispatcher.find(asked.id, call.owner) or await queue.find(asked.id, call.owner)
     if live is not None and live.route.app.name != asked.app:
         live = None
-    if asked.action == "cancel":
+    if asked.action == "cancel" and live is not None and queue.queue.ticket(asked.id) is not None:
+        await queue.cancel(live.id, call)
+    elif asked.action == "cancel":
         status, told = _cancel(live)
         call.answer(value_answer(status, told, call.id))
     elif live is None:

@@ -4,6 +4,7 @@
     sqlite    the durable queue, in DATA_DIR/requests.db
     keyfile   the keys, in DATA_DIR/keys.json
     tls       the local CA and the server's certificate, in DATA_DIR/tls
+    webhook_key  the key that signs webhooks, in DATA_DIR/webhook-key.pem
     files     files that several processes share
 
 Private. The gateway and the supervisor know `port`; only `headrace.node` knows which store stands behind it.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from headrace.core.keys import KeyId
+from headrace.core.line import Priority
 from headrace.core.request import RequestId, State
 
 
@@ -75,13 +76,6 @@ class IdempotencyConflict(StoreRefusal):
 
 
 # --- values ---------------------------------------------------------------------------------------------------
-
-
-class Priority(enum.IntEnum):
-    """Which queued request is started first (`X-Fal-Queue-Priority`); among equals the older one."""
-
-    NORMAL = 0
-    LOW = 1
 
 
 class Cancelling(enum.Enum):

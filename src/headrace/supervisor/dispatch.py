@@ -17,7 +17,7 @@ from headrace.core.memory import Budget, to_shed
 from headrace.core.request import RequestId, State, new_request_id
 from headrace.core.routes import Route
 from headrace.supervisor.catalog import Catalog
-from headrace.supervisor.idempotency import IdempotencyKey, Known, hash_of
+from headrace.supervisor.idempotency import IdempotencyKey, Known, hash_of, idempotency_key_of
 from headrace.supervisor.meters import AppMeters, Meters, Reading
 from headrace.supervisor.streams import LiveRequest
 
@@ -81,7 +81,7 @@ class Dispatcher:
         or the header `X-Headrace-On-Disconnect` cannot be read.
         """
         try:
-            if (text := headers.get("idempotency-key")) is None:
+            if (text := idempotency_key_of(headers)) is None:
                 return self._open(id_, route, body, headers, owner, start_timeout_s)
             key = IdempotencyKey.of(text, route, owner)
             if (known := self._known.get(key)) is not None:

@@ -1,8 +1,8 @@
 """A small process that outlives the node by a moment, to end what its runners had started.
 
 A node that is killed takes its runners along (see `headrace.runner.__main__`), but nobody is left to end their
-process groups: workers that hold a GPU would go on for ever. So the node tells this process of each group, and when
-its standard input ends, which is the node's end however it came, it kills the groups that are left.
+process groups: workers that hold a GPU would go on for ever. So the node tells this process of each group. When
+its standard input ends, and that is the node's end however it came, it kills the groups that are left.
 
 It has a session of its own, so that a signal to the node's group spares it, and needs the standard library alone.
 What it is told: `+GROUP` for one that is there, `-GROUP` for one that is gone.
@@ -26,7 +26,19 @@ class Guardian:
 
     def __init__(self) -> None:
         """Start the process. Raises `OSError`."""
-        self._process = subprocess.Popen(
+        # It inherits the mask, and so is deaf to them from its first instruction: its end is the node's.
+        ours = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        try:
+            self._process = self._start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ours)
+        assert self._process.stdin is not None
+        self._pipe = self._process.stdin
+        os.set_blocking(self._pipe.fileno(), False)
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -35,9 +47,6 @@ class Guardian:
             cwd="/",
             env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
         )
-        assert self._process.stdin is not None
-        self._pipe = self._process.stdin
-        os.set_blocking(self._pipe.fileno(), False)
 
     def watch(self, group: int) -> None:
         """Have a process group killed if this process ends."""
@@ -68,8 +77,6 @@ class Guardian:
 
 def main() -> None:
     """Keep the list of groups, and kill what is on it at the end."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # its end is the node's
     groups: set[int] = set()
     for line in sys.stdin:
         if line.startswith("+"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,15 @@ from headrace.core.routes import Route
 from headrace.supervisor.streams import LiveRequest
 
 _TEXT: Final = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def idempotency_key_of(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a call brings, if any. Raises `RequestError` (400) for a text that is no key."""
+    text = headers.get("idempotency-key")
+    if text is not None and not _TEXT.fullmatch(text):
+        message = "The header Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID."
+        raise RequestError("bad_request", message)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +40,7 @@ class IdempotencyKey:
 
     @classmethod
     def of(cls, text: str, route: Route, owner: KeyId | None) -> IdempotencyKey:
-        """Return the key of a call. Raises `RequestError` (400) for a text that is no key."""
-        if not _TEXT.fullmatch(text):
-            message = "The header Idempotency-Key must be 1 to 255 visible ASCII characters, such as a UUID."
-            raise RequestError("bad_request", message)
+        """Return the key of a call."""
         return cls(owner, route.app.name, route.endpoint.path, text)
 
 

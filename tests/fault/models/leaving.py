@@ -24,6 +24,7 @@ class Ask(BaseModel):
     pause: float = 0.0
     name: str = "x"
     pad: int = 0  # bytes
+    burst: int = 0  # events without a pause, at first
 
 
 class Life:
@@ -61,7 +62,7 @@ class Leaving(headrace.App, name="test/leaving", max_multiplexing=16):
             for i in range(input.n):
                 life.yields()
                 yield {"i": i, "pad": "x" * input.pad} if input.pad else {"i": i}
-                await asyncio.sleep(input.pause)
+                await asyncio.sleep(input.pause if i >= input.burst else 0)
             yield {"total": input.n}
 
     @headrace.endpoint("/sync")

@@ -1,4 +1,4 @@
-"""The database file and the connections to it: who may hold it, how it is opened, how its tables are brought up."""
+"""The database file and the connections to it: who may hold it, how it is opened, how its tables are made."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ def migrate(connection: sqlite3.Connection, scripts: Sequence[str], path: Path) 
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(scripts):
         raise StoreTooNew(
-            f"{path}: was written by a later Headrace (its tables are of version {version}, "
-            f"those of this one {len(scripts)}); install that version again, or choose another folder with --data-dir"
+            f"{path}: was written by a later Headrace (tables of version {version}, we know {len(scripts)}); "
+            "install that version again, or choose another folder with --data-dir"
         )
     for number, script in enumerate(scripts[version:], start=version + 1):
         try:

@@ -1,4 +1,4 @@
-"""What happens to requests that have ended: their webhooks, and how they are forgotten, a bounded step each time."""
+"""What happens to requests that have ended: their webhooks, and how they are forgotten, a bounded step at once."""
 
 from __future__ import annotations
 

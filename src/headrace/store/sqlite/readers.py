@@ -1,4 +1,6 @@
-"""A few threads that read, each with a connection that cannot write. Reads and writes never wait for one another."""
+"""A few threads that read, each with a connection that cannot write. Readers and the writer do not wait for each
+other.
+"""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ import json
 import sqlite3
 from typing import Any, Final
 
+from headrace.core.line import Priority
 from headrace.core.request import RequestId, State
-from headrace.store.port import Delivery, Outcome, Priority, Record
+from headrace.store.port import Delivery, Outcome, Record
 from headrace.store.sqlite.sql import SQL
 
 #: The columns of `get` and `open_requests` have the names of a record's fields, and their order.

@@ -1,4 +1,4 @@
-"""The life of a request, in the database. Each function is an operation of the writer: it refuses before it writes.
+"""The life of a request, in the database. Each function is an operation of the writer: it refuses before writing.
 
 There is one writer, and an operation is alone in its place of a transaction: what it has read still holds when it
 writes.

@@ -1,0 +1,136 @@
+"""What the store takes: acknowledged submits a second, and what a million old requests cost.
+
+    python bench/store.py                    64 submitters at full durability, on this disk
+    python bench/store.py --sync-ms 4        as if each sync took 4 ms longer (needs a C compiler)
+    python bench/store.py --old 1000000      with that many ended requests in the file
+    python bench/store.py --busy 0.9         beside an event loop that is 90 % busy with other things
+
+It prints what one sync of this disk takes beside it: without that the rest means nothing.
+"""
+
+import argparse
+import asyncio
+import os
+import sqlite3
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from headrace.core.request import RequestId  # noqa: E402
+from headrace.store.port import NewRequest  # noqa: E402
+from headrace.store.sqlite import Durability, SqliteStore, StoreSettings  # noqa: E402
+from tests.support import disk  # noqa: E402
+
+BODY = b'{"prompt": "a watercolour of a mill by a river, early in the morning", "seed": 42}'
+
+#: As many ended requests as asked for, an hour of them, without going through the front door one by one.
+FILL = """
+INSERT INTO requests (id, app, endpoint, view, owner, headers, priority, may_retry, state, attempt, created_at,
+    started_at, finished_at, status, result_bytes, spare_since)
+WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < :many)
+SELECT lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2))
+    || '-' || hex(randomblob(6))), 'bench/old', '', 'run', 'hr_aaaaaaaaaaaa', '{"user-agent": "bench"}', 0, 1,
+    'completed', 1, :now - 3600 + n * 3600.0 / :many, :now, :now, 200, 40, :now - 3600 + n * 3600.0 / :many
+FROM count
+"""
+FILL_RESULTS = "INSERT INTO results SELECT number, '{}', zeroblob(40) FROM requests WHERE app = 'bench/old'"
+
+
+def sync_ms(folder: Path) -> tuple[float, float]:
+    """The median and the 99th percentile of writing and syncing 8 KiB, in place."""
+    times = []
+    file = os.open(folder / "sync", os.O_RDWR | os.O_CREAT)
+    os.pwrite(file, bytes(4 << 20), 0)
+    os.fsync(file)
+    for turn in range(200):
+        os.pwrite(file, bytes(8192), turn * 8192)
+        began = time.perf_counter()
+        os.fdatasync(file)
+        times.append((time.perf_counter() - began) * 1000)
+    os.close(file)
+    times.sort()
+    return times[100], times[198]
+
+
+def fill(folder: Path, many: int) -> None:
+    """Put ended requests into the file of a store that is closed."""
+    with sqlite3.connect(folder / "requests.db") as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute(FILL, {"many": many, "now": time.time()})
+        connection.execute(FILL_RESULTS)
+    connection.close()
+
+
+def keep_busy(loop: asyncio.AbstractEventLoop, share: float) -> None:
+    """Work on the loop for a share of each millisecond, as streams do."""
+    end = time.perf_counter() + share / 1000
+    while time.perf_counter() < end:
+        sum(range(50))
+    loop.call_later((1 - share) / 1000, keep_busy, loop, share)
+
+
+async def submit(store: SqliteStore, submitters: int, seconds: float) -> list[float]:
+    """How long each submit waited for its acknowledgement."""
+    waits: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def one() -> None:
+        while (began := time.perf_counter()) < end:
+            id_ = RequestId(str(uuid.uuid4()))
+            await store.submit(
+                NewRequest(id=id_, app="bench/new", endpoint="", view="run", body=BODY, created_at=time.time())
+            )
+            waits.append(time.perf_counter() - began)
+
+    await asyncio.gather(*(one() for _ in range(submitters)))
+    return sorted(waits)
+
+
+async def measure(args: argparse.Namespace, folder: Path) -> None:
+    settings = StoreSettings(durability=Durability(args.durability))
+    if args.old:
+        await SqliteStore(folder, settings).close()
+        fill(folder, args.old)
+    async with SqliteStore(folder, settings) as store:
+        if args.busy:
+            keep_busy(asyncio.get_running_loop(), args.busy)
+        await submit(store, args.submitters, 0.5)
+        began = time.perf_counter()
+        waits = await submit(store, args.submitters, args.seconds)
+        elapsed = time.perf_counter() - began
+    middle, late = (waits[int(len(waits) * part)] * 1000 for part in (0.5, 0.99))
+    print(
+        f"{len(waits) / elapsed:8.0f} acks/s   p50 {middle:.1f} ms   p99 {late:.1f} ms   worst {waits[-1] * 1000:.1f} ms"
+        f"   ({args.submitters} submitters, durability {args.durability}, {args.old:,} old requests"
+        f"{f', loop {args.busy:.0%} busy' if args.busy else ''})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the store takes.")
+    parser.add_argument("--submitters", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--durability", choices=["full", "fast"], default="full")
+    parser.add_argument("--sync-ms", type=float, default=0, help="what each sync takes longer than this disk's")
+    parser.add_argument("--old", type=int, default=0, help="ended requests in the file")
+    parser.add_argument("--busy", type=float, default=0, help="the share of time that the loop has other work")
+    parser.add_argument("--folder", type=Path, help="where to put the file: the disk to measure")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=args.folder) as name:
+        folder = Path(name)
+        if args.sync_ms and "DISK_FOLDER" not in os.environ:
+            slow = disk.environment(folder.parent, sync_ms=args.sync_ms)
+            folder.rmdir()
+            os.execve(sys.executable, [sys.executable, *sys.argv], slow)
+        middle, late = sync_ms(folder)
+        print(f"one sync: p50 {middle:.2f} ms, p99 {late:.2f} ms")
+        asyncio.run(measure(args, folder))
+
+
+if __name__ == "__main__":
+    main()
