@@ -31,6 +31,7 @@ from headrace.client.errors import BadCredentials
 from headrace.config import Config
 from headrace.core.errors import FileFault
 from headrace.core.keys import KeyFault
+from headrace.core.netguard import Policy
 from headrace.core.routes import RouteTable
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.app import Door, Gateway
@@ -39,15 +40,18 @@ from headrace.gateway.guard import Guard, is_loopback
 from headrace.gateway.listen import Listeners, bind, next_free_port
 from headrace.gateway.origins import Origins
 from headrace.gateway.queue import QueueView
+from headrace.outbound.exchange import Outbound
 from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
 from headrace.store.port import StoreFault
 from headrace.store.sqlite import SqliteStore
+from headrace.store.webhook_key import WebhookKey
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
 from headrace.supervisor.devices import Devices, device_order, find_devices
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.guardian import Guardian
 from headrace.supervisor.meters import Meters, Reading
+from headrace.supervisor.outbox import Outbox
 from headrace.supervisor.process import Launcher
 from headrace.supervisor.queue import Queue
 
@@ -167,14 +171,17 @@ class Node:
             sockets = self._sockets()
             key_file = None if self._config.no_auth else _keys_for_the_user(self._config)
             store = _store(self._config)
+            webhook_key = WebhookKey(Path(self._config.data_dir) / "webhook-key.pem")
         except BaseException:
             await catalog.unload()
             raise
         dispatcher = Dispatcher(catalog, meters, node=secrets.randbits(16), limits=self._limits)
         queue = Queue(store, dispatcher, self._limits)
         await queue.open()
-        view = QueueView(queue, store, dispatcher, self._limits)
-        gateway = Gateway(dispatcher, view, meters, self._door(key_file), self._limits)
+        outbox = Outbox(store, Outbound(self._outbound), webhook_key.sign)
+        queue.on_webhook = outbox.look
+        view = QueueView(queue, store, dispatcher, self._outbound, self._limits)
+        gateway = Gateway(dispatcher, view, webhook_key.jwks, meters, self._door(key_file), self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
         meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
         for sock, context in sockets:
@@ -185,6 +192,7 @@ class Node:
                 group.create_task(listeners.keep_date(), name="date"),
                 group.create_task(dispatcher.hold_within_bounds(), name="memory"),
                 group.create_task(queue.run(), name="queue"),
+                group.create_task(outbox.run(), name="webhooks"),
             ]
             self._announce(catalog.routes)
             self._watch_signals()
@@ -205,6 +213,13 @@ class Node:
         tls_sock = _bind(config.host, config.tls_port, "--tls-port")
         self._config = dataclasses.replace(self._config, tls_port=tls_sock.getsockname()[1])
         return [(sock, None), (tls_sock, _tls_context(config))]
+
+    @property
+    def _outbound(self) -> Policy:
+        """Where webhooks may go."""
+        config = self._config
+        networks = tuple(map(ipaddress.ip_network, config.outbound_networks))
+        return Policy(config.outbound_http, frozenset(config.outbound_ports), networks)
 
     def _door(self, key_file: KeyFile | None) -> Door:
         config = self._config

@@ -149,6 +149,16 @@ def read_names(value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+def read_ports(value: object) -> tuple[int, ...]:
+    """Read ports, each from 1 to 65535."""
+    given = value if isinstance(value, list | tuple) else [value]
+    words = [word for one in given for word in (_words(one) if isinstance(one, str) else [one])]
+    ports = tuple(read_port(word) for word in words)
+    if not ports or 0 in ports:
+        raise ValueError("ports from 1 to 65535")
+    return ports
+
+
 def read_devices(value: object) -> tuple[str, ...]:
     """Read names of GPUs, as `CUDA_VISIBLE_DEVICES` takes them; `none` is the empty list."""
     names = _words(value)

@@ -1,11 +1,17 @@
 """The queue: submit, follow, fetch, stop; by path and by host; nothing accepted is lost."""
 
+import base64
+import hashlib
+import http.server
 import json
 import os
 import signal
+import threading
 import time
+import urllib.parse
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.support.server import RawStream, data_events, eventually, running_server
 
@@ -335,3 +341,68 @@ def test_another_keys_request_is_as_unknown_as_any(tmp_path):
             answer = server.request(method, path + action, None, {"Authorization": f"Key {theirs}"})
             assert answer.status == 404, action
         assert json.loads(server.request("GET", path + "/status", None, {"Authorization": f"Key {mine}"}).body)
+
+
+# --- webhooks ---------------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_tells_how_a_request_ended_signed_by_the_key_we_publish():
+    received: list[tuple[dict[str, str], bytes]] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(500 if len(received) == 1 else 200)  # the first one is tried again
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    receiver = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=receiver.serve_forever)
+    thread.start()
+    port = receiver.server_port
+    args = ("--no-auth", "--outbound-http", "--outbound-network", "127.0.0.0/8", "--outbound-port", str(port))
+    try:
+        with running_server(args=args) as server:
+            submitted = submit(server, body={"n": 1}, query=f"?fal_webhook=http://127.0.0.1:{port}/hook")
+            eventually(lambda: len(received) == 2, "it is delivered, at the second try")
+            jwks = server.request("GET", "/.well-known/jwks.json").json
+    finally:
+        receiver.shutdown()
+        thread.join()
+        receiver.server_close()
+
+    headers, body = received[1]
+    assert json.loads(body) == {
+        "request_id": submitted["request_id"],
+        "gateway_request_id": submitted["request_id"],
+        "status": "OK",
+        "payload": {"total": 1},
+    }
+    signed = [headers[f"x-fal-webhook-{part}"] for part in ("request-id", "user-id", "timestamp")]
+    message = "\n".join([*signed, hashlib.sha256(body).hexdigest()]).encode()
+    x = jwks["keys"][0]["x"]
+    key = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(x + "=" * (-len(x) % 4)))
+    key.verify(bytes.fromhex(headers["x-fal-webhook-signature"]), message)
+
+
+@pytest.mark.promise("A5")
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("https://127.0.0.1/hook", "loopback"),
+        ("https://[::1]/hook", "loopback"),
+        ("https://10.0.0.1/hook", "private"),
+        ("http://example.org/hook", "scheme"),
+        ("https://example.org:22/hook", "port"),
+        ("https://localhost/hook", "local-name"),
+        ("nonsense", ""),
+    ],
+)
+def test_a_webhook_to_a_private_place_is_refused_with_the_rule_that_refused_it(server, url, rule):
+    answer = server.post(f"/queue/zoo/zoo/async?fal_webhook={urllib.parse.quote(url, safe='')}", {})
+
+    assert (answer.status, answer.json["error_type"]) == (400, "bad_request")
+    assert f"(rule {rule}" in answer.json["detail"]

@@ -101,7 +101,6 @@ class Checks:
         self._runner_of: dict[str, Runner] = {}
         self._told: dict[str, RequestError | None] = {}  # how its runner says it ended
         self._by_agent: dict[str, str] = {}
-        self._left: set[str] = set()
         self._stopped: set[str] = set()
         self._short_since: dict[Pool, float] = {}
         self.outcomes: Counter[str] = Counter()
@@ -149,7 +148,9 @@ class Checks:
             made = self._made[live.id]
             self.that(live.error is None, f"{live.id} completed with an error")
             self.that(self._told.get(live.id, ending) is None, f"{live.id} completed; its runner did not say so")
-            self.that(live.replay.end == len(made), f"{live.id} completed with {live.replay.end} of {len(made)} events")
+            self.that(
+                live.replay.end == len(made), f"{live.id} completed with {live.replay.end} of {len(made)} events"
+            )
             self.that(live.replay.last == made[-1], f"{live.id} completed with another result")
             return
         if live.over_since == self.now:  # else that was seen when it was cancelled
@@ -170,7 +171,8 @@ class Checks:
         running_s = now - live.started_at if live.started_at is not None else 0.0
         match type_:
             case "client_disconnected":
-                return live.id in self._left
+                agent = live.headers.get("user-agent")
+                return any(one.has_left for one in self._world.clients if live.id == one.id or agent == one.agent)
             case "validation_error":
                 return not live.is_valid
             case "client_cancelled":
@@ -224,7 +226,9 @@ class Checks:
         self.that(call.id in self.requests, f"{call.id} was never opened")
         self.that(call.id not in self._runner_of, f"{call.id} is started a second time")
         self.that(self.requests[call.id].started_at is not None, f"{call.id} is at a runner and not started")
-        self.that(len(runner.calls) < self._slots_of(runner), f"runner {runner.child.pid} is given more than its slots")
+        self.that(
+            len(runner.calls) < self._slots_of(runner), f"runner {runner.child.pid} is given more than its slots"
+        )
         self.that(call.granted == self._world.limits.window_bytes, f"{call.id} begins with credit {call.granted}")
         self._runner_of[call.id] = runner
         self._made[call.id] = []
@@ -257,11 +261,6 @@ class Checks:
     def request_of(self, client: Client) -> WatchedRequest | None:
         """Return a client's request, as soon as it has one."""
         return self.requests.get(client.id or self._by_agent.get(client.agent, ""))
-
-    def left(self, client: Client) -> None:
-        """A client has left, or was cut off; the node may not know it yet."""
-        if live := self.request_of(client):
-            self._left.add(live.id)
 
     def stopped(self, id_: str) -> None:
         """Somebody asks that a request be stopped."""
@@ -301,7 +300,9 @@ class Checks:
         elif client.is_complete:
             made = self._made[live.id]
             self.that(live.state is State.COMPLETED, f"{who} saw success of a request that is {live.state.value}")
-            self.that(client.position == len(made), f"{who} saw success after {client.position} of {len(made)} events")
+            self.that(
+                client.position == len(made), f"{who} saw success after {client.position} of {len(made)} events"
+            )
         else:
             self.that(client.may_stall or self._world.is_stopping, f"{who} was cut off without a word")
 
@@ -355,11 +356,15 @@ class Checks:
         if pool._waiting:
             for runner in fleet.runners:
                 has_room = runner.takes_work and runner.link.busy < slots
-                self.that(not has_room, f"{pool.waiting} requests wait, and runner {runner.process.pid} has a free slot")
+                self.that(
+                    not has_room, f"{pool.waiting} requests wait, and runner {runner.process.pid} has a free slot"
+                )
         there = len(fleet.runners) + fleet._starting
         allowed = pool.app.runners_max
         leaving = sum(not runner.takes_work for runner in fleet.runners)
-        self.that(there - leaving <= allowed, f"{there - leaving} runners of {pool.app.name}, {allowed} are allowed")
+        self.that(
+            there - leaving <= allowed, f"{there - leaving} runners of {pool.app.name}, {allowed} are allowed"
+        )
         self._check_that_runners_come(pool)
 
     def _check_that_runners_come(self, pool: Pool) -> None:
@@ -371,7 +376,9 @@ class Checks:
             return
         since = self._short_since.setdefault(pool, self.now)
         bound_s = self._world.limits.kill_grace_s + 1.0 + _LATE_S
-        self.that(self.now - since <= bound_s, f"{short} runners of {pool.app.name} are missing since {since:.3f} s")
+        self.that(
+            self.now - since <= bound_s, f"{short} runners of {pool.app.name} are missing since {since:.3f} s"
+        )
 
     def _check_links(self) -> None:
         """Node and runner agree on what runs; they may differ by what is on the wire."""
@@ -388,7 +395,9 @@ class Checks:
             self.that(at_runner.keys() <= on_node.keys(), f"runner {child.pid} works on what the node forgot")
             is_quiet = child.inside.end.is_idle and child.inside.end.other.is_idle and not child.inside.is_frozen
             if is_quiet:
-                self.that(at_runner.keys() == on_node.keys(), f"runner {child.pid} does not work on what it was given")
+                self.that(
+                    at_runner.keys() == on_node.keys(), f"runner {child.pid} does not work on what it was given"
+                )
                 for stream, call in at_runner.items():
                     self.that(call.id == on_node[stream].id, f"stream {stream} is two requests")
 
@@ -417,7 +426,9 @@ class Checks:
             self.that(running_s <= app.first_event_timeout + _LATE_S, f"{live.id} has no first event")
         if app.event_gap_timeout and live.replay.end:
             quiet_s = now - live.quiet_since
-            self.that(quiet_s <= app.event_gap_timeout * 1.25 + _LATE_S, f"{live.id} is silent for {quiet_s:.3f} s")
+            self.that(
+                quiet_s <= app.event_gap_timeout * 1.25 + _LATE_S, f"{live.id} is silent for {quiet_s:.3f} s"
+            )
 
     def _check_memory(self, live: WatchedRequest) -> None:
         limits, replay = self._world.limits, live.replay
@@ -441,7 +452,10 @@ class Checks:
         for pool in world.catalog.pools.values():
             fleet = pool.fleet
             self.that(not pool.waiting, f"{pool.waiting} requests wait for ever")
-            self.that(fleet.working == len(fleet.runners) == pool.app.min_concurrency, f"{pool.app.name} has {fleet.working} runners")
+            self.that(
+                fleet.working == len(fleet.runners) == pool.app.min_concurrency,
+                f"{pool.app.name} has {fleet.working} runners",
+            )
             for runner in fleet.runners:
                 self.that(not runner.link.busy, f"runner {runner.process.pid} is busy with nothing")
 
@@ -471,10 +485,10 @@ class Checks:
 
         ended = sum(live.is_final for live in self.requests.values())
         counted = total("headrace_requests_total")
-        self.that(counted == ended + self.refused, f"{counted:g} requests counted, {ended} ended, {self.refused} refused")
+        self.that(
+            counted == ended + self.refused, f"{counted:g} requests counted, {ended} ended, {self.refused} refused"
+        )
         starts, ends = total("headrace_runner_starts_total"), total("headrace_runner_ends_total")
         self.that(starts == ends, f"{starts:g} runners started, {ends:g} ended")
         held = world.dispatcher.bodies.taken if world.clients else 0
         self.that(not held, f"{held} bytes of bodies are held for nobody")
-
-

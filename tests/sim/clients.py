@@ -92,7 +92,9 @@ class Client:
         self._reading: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
         dice = world.dice
-        self._transport = Transport(dice.choice((300, 5_000, 1 << 20)), dice.choice((200, 2_000, 64 * 1024)), self._look)
+        self._transport = Transport(
+            dice.choice((300, 5_000, 1 << 20)), dice.choice((200, 2_000, 64 * 1024)), self._look
+        )
         self._scope: dict[str, Any] = {
             "type": "http", "method": habit.method, "path": habit.path, "query_string": b"", "scheme": "http",
             "http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8080),
@@ -163,7 +165,6 @@ class Client:
         world, limits = self.world, self.world.limits
         world.note(f"client {self.number} leaves")
         self.has_left = True
-        world.checks.left(self)
         # TCP_USER_TIMEOUT, counted from the first heartbeat that nobody acknowledges.
         gone_s = limits.heartbeat_s + limits.stall_timeout_s + 5 if self.habit.vanishes else 0.001
         world.later(gone_s, self._transport.abort)
@@ -272,5 +273,3 @@ class Client:
             checks.that(not before, f"an unknown field: {block[:80]!r}")
             checks.received(self, last[6:])
             self.position += 1
-
-

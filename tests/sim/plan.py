@@ -33,7 +33,9 @@ class Plan:
     def draw(cls, dice: Random) -> Plan:
         """Draw a world."""
         needs_devices = dice.random() < 0.15
-        apps = tuple(_app(dice, name, needs_devices) for name in ("sim/model", "sim/other")[: dice.choice((1, 1, 1, 2))])
+        apps = tuple(
+            _app(dice, name, needs_devices) for name in ("sim/model", "sim/other")[: dice.choice((1, 1, 1, 2))]
+        )
         kept_up = sum(app.num_gpus * app.min_concurrency for app in apps)
         devices = tuple(map(str, range(max(kept_up, dice.randrange(1, 4))))) if needs_devices else ()
         roughness = (0.0, 0.3, 0.6, 1.0)

@@ -180,9 +180,8 @@ class Call:
                 self._runner.later(self._runner.dice.random() * 3, self._stop)
             case "stuck":
                 self._is_stuck = True
-            case "deaf":
-                self.course = Course(end="done", gap_s=self.course.gap_s)
-                self.grant(1 << 20)
+            case "deaf":  # it goes on as if nothing had been said
+                self.course = replace(self.course, end="done")
 
     def _stop(self) -> None:
         type_ = self.reason if self.reason in ERROR_TYPES else "client_cancelled"
@@ -379,7 +378,9 @@ class Runner:
         checks.that(self.app is not None, "START before SETUP")
         assert self.app is not None
         self._last_stream = max(self._last_stream, stream)
-        course = Course.draw(self.dice, self.world.plan.rough_calls if self.world.is_storm else 0.0, self.world.limits)
+        course = Course.draw(
+            self.dice, self.world.plan.rough_calls if self.world.is_storm else 0.0, self.world.limits
+        )
         call = Call(self, stream, head["request_id"], head["window"], course)
         checks.started(self, call)
         self.has_misbehaved |= course.is_greedy

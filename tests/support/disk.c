@@ -3,9 +3,9 @@
    It concerns itself with files whose path begins with DISK_FOLDER, but for SQLite's shared memory (-shm), which is
    no matter of the disk, and does three things:
 
-       DISK_SYNC_US=4000   a sync takes that much longer
-       DISK_FAIL_AT=7      the 7th call that changes something fails with EIO, that one alone; DISK_FAIL_FOR=n: n in a row
-       DISK_JOURNAL=path   every change is written there, in the order it was made, with its bytes
+       DISK_SYNC_US=4000            a sync takes that much longer
+       disk_fails(at, many, error)  of the changes from now on, the `at`-th and `many` in a row fail with that errno
+       DISK_JOURNAL=path            every change is written there, in the order it was made, with its bytes
 
    An entry of the journal: one letter (W write, T truncate, S sync, U unlink), the length of the path (16 bits), the
    offset or size (64), the number of bytes (32), then path and bytes; all little-endian. */
@@ -23,7 +23,8 @@
 #include <unistd.h>
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
-static long calls = 0;
+static long calls, fail_at, fail_many;
+static int fail_with;
 static int journal = -1;
 
 #define REAL(name, type) ((type)dlsym(RTLD_NEXT, name))
@@ -53,14 +54,26 @@ static int path_of(int file, char *path, size_t size) {
     return length > 0 && concerns(path);
 }
 
-/* Whether this call is one that fails. */
+void disk_fails(long at, long many, int error) {
+    pthread_mutex_lock(&turn);
+    calls = 0;
+    fail_at = at;
+    fail_many = many;
+    fail_with = error;
+    pthread_mutex_unlock(&turn);
+}
+
+/* How many changes there were since disk_fails. */
+long disk_calls(void) { return calls; }
+
+/* Whether this change is one that fails. */
 static int fails(void) {
-    long at = setting("DISK_FAIL_AT"), many = setting("DISK_FAIL_FOR");
-    if (at == 0) return 0;
-    long call = __sync_add_and_fetch(&calls, 1);
-    if (call < at || call >= at + (many ? many : 1)) return 0;
-    errno = EIO;
-    return 1;
+    pthread_mutex_lock(&turn);
+    calls++;
+    int is_one = fail_at > 0 && calls >= fail_at && calls < fail_at + fail_many;
+    pthread_mutex_unlock(&turn);
+    if (is_one) errno = fail_with;
+    return is_one;
 }
 
 static void note(char kind, const char *path, uint64_t where, const void *bytes, uint32_t size) {

@@ -8,6 +8,8 @@ power_cut(journal, at, random)         what a disk may hold when the power goes 
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import shutil
 import struct
@@ -37,18 +39,24 @@ def library() -> Path:
     return path
 
 
-def environment(
-    folder: Path, *, sync_ms: float = 0, fail_at: int = 0, fail_for: int = 1, journal: Path | None = None
-) -> dict[str, str]:
+def environment(folder: Path, *, sync_ms: float = 0, journal: Path | None = None) -> dict[str, str]:
     """The environment of a process whose files in `folder` lie on such a disk."""
     chosen = {
         "LD_PRELOAD": str(library()),
         "DISK_FOLDER": str(folder.resolve()),
         "DISK_SYNC_US": str(int(sync_ms * 1000)),
-        "DISK_FAIL_AT": str(fail_at),
-        "DISK_FAIL_FOR": str(fail_for),
     }
     return os.environ | chosen | ({"DISK_JOURNAL": str(journal)} if journal else {})
+
+
+def fails(at: int, *, many: int = 1, error: int = errno.EIO) -> None:
+    """Let the `at`-th change of this process's files fail, and the next ones until there were `many`; 0: none."""
+    ctypes.CDLL(None).disk_fails(ctypes.c_long(at), ctypes.c_long(many), error)
+
+
+def changes_made() -> int:
+    """How many changes there were since `fails` was called."""
+    return int(ctypes.CDLL(None).disk_calls())
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def exits() -> None:
 
 
 def refuses() -> None:
-    raise headrace.AppException("no pictures today", status_code=418)  # not one that fal's client for Python tries again
+    raise headrace.AppException("no pictures today", status_code=418)  # a status that no client of fal tries again
 
 
 def finds_fault() -> None:

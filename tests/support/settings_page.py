@@ -10,7 +10,7 @@ import inspect
 import itertools
 from pathlib import Path
 
-from headrace.config import SETTINGS, Setting
+from headrace.settings import SETTINGS, Setting
 from headrace.core import limits
 
 PAGE = Path(__file__).parents[2] / "docs/reference/settings.md"

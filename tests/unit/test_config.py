@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.config import SETTINGS, Config, ConfigFault, default_data_dir, load
+from headrace.config import Config, ConfigFault, default_data_dir, load
+from headrace.settings import SETTINGS
 from headrace.core.limits import Limits
 from tests.support import settings_page
 

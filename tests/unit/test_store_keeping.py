@@ -38,7 +38,11 @@ def test_a_webhook_is_owed_once_its_request_has_ended_and_not_before(tmp_path, e
                 await store.finish("a", 1, an_outcome(State.FAILED if ending == "failed" else State.COMPLETED))
                 await store.finish("a", 1, an_outcome())
         async with a_store(tmp_path) as store:
-            return before, await store.due_deliveries(1_999.0, limit=10), await store.due_deliveries(2_000.0, limit=10)
+            return (
+                before,
+                await store.due_deliveries(1_999.0, limit=10),
+                await store.due_deliveries(2_000.0, limit=10),
+            )
 
     before, early, due = asyncio.run(go())
 

@@ -245,7 +245,12 @@ def test_an_attempt_has_a_lease_and_a_number_that_rises(tmp_path):
 
     first, waiting, second, again = asyncio.run(go())
 
-    assert (first.state, first.node, first.lease_until, first.started_at) == (State.RUNNING, "here", 1_030.0, 1_001.0)
+    assert (first.state, first.node, first.lease_until, first.started_at) == (
+        State.RUNNING,
+        "here",
+        1_030.0,
+        1_001.0,
+    )
     assert (waiting.state, waiting.node, waiting.lease_until) == (State.QUEUED, None, None)
     assert (waiting.not_before, waiting.attempt) == (1_060.0, 1)
     assert (second, again.attempt, again.node, again.not_before) == (2, 2, "there", None)
@@ -423,7 +428,10 @@ def test_a_running_request_that_was_cancelled_ends_so_whatever_its_attempt_says(
     async def go():
         async with a_store(tmp_path) as store:
             id_ = await started(store)
-            met = [await store.cancel(id_, CANCELLED), await store.cancel(id_, an_outcome(State.CANCELLED, body=b"2nd"))]
+            met = [
+                await store.cancel(id_, CANCELLED),
+                await store.cancel(id_, an_outcome(State.CANCELLED, body=b"2nd")),
+            ]
             meanwhile = await store.result(id_), (await store.get(id_)).state
             if ending == "finish":
                 state = await store.finish(id_, 1, an_outcome(body=b"done after all"))
@@ -444,7 +452,9 @@ def test_a_running_request_that_was_cancelled_ends_so_whatever_its_attempt_says(
 
 
 @pytest.mark.promise("Q7")
-@pytest.mark.parametrize("order", list(itertools.permutations(["start", "finish", "requeue", "cancel"])), ids=" ".join)
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(["start", "finish", "requeue", "cancel"])), ids=" ".join
+)
 def test_of_start_finish_retry_and_cancel_in_any_order_one_ending_is_seen(tmp_path, order):
     async def go():
         async with a_store(tmp_path) as store:

@@ -32,6 +32,7 @@ from headrace.cli import parts, weights
 from headrace.cli.failures import Failure, told
 from headrace.cli.help import examples
 from headrace.core.keys import KeyFault
+from headrace.settings import SETTINGS
 
 if TYPE_CHECKING:
     from headrace.config import Config
@@ -80,9 +81,9 @@ class Server:
 
 @told
 def doctor(
-    data_dir: Annotated[Path | None, typer.Option(help=config.SETTINGS["data_dir"].help)] = None,
-    host: Annotated[str | None, typer.Option(help=config.SETTINGS["host"].help)] = None,
-    port: Annotated[str | None, typer.Option(help=config.SETTINGS["port"].help)] = None,
+    data_dir: Annotated[Path | None, typer.Option(help=SETTINGS["data_dir"].help)] = None,
+    host: Annotated[str | None, typer.Option(help=SETTINGS["host"].help)] = None,
+    port: Annotated[str | None, typer.Option(help=SETTINGS["port"].help)] = None,
 ) -> int:
     """Say what is missing on this machine, and the line that mends it.
 

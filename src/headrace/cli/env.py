@@ -20,6 +20,7 @@ from headrace import config
 from headrace.cli import parts
 from headrace.cli.failures import Failure, told
 from headrace.cli.help import examples
+from headrace.settings import SETTINGS
 
 if TYPE_CHECKING:
     from headrace.config import Config
@@ -36,8 +37,8 @@ REDIRECT: Final = Path(__file__).with_name("redirect.mjs")
 
 @told
 def env(
-    data_dir: Annotated[Path | None, typer.Option(help=config.SETTINGS["data_dir"].help)] = None,
-    tls_port: Annotated[str | None, typer.Option(help=config.SETTINGS["tls_port"].help)] = None,
+    data_dir: Annotated[Path | None, typer.Option(help=SETTINGS["data_dir"].help)] = None,
+    tls_port: Annotated[str | None, typer.Option(help=SETTINGS["tls_port"].help)] = None,
     url: Annotated[str | None, typer.Option(help="The server by http. [as `headrace serve` would]")] = None,
     node: Annotated[
         bool, typer.Option("--node", help="Also lead fal's JavaScript client here, without a change to it.")

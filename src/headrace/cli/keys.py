@@ -13,12 +13,13 @@ from headrace import config
 from headrace.cli import parts
 from headrace.cli.failures import told
 from headrace.cli.help import examples
+from headrace.settings import SETTINGS
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, epilog=examples("headrace keys create --name laptop")
 )
 
-_DATA_DIR_HELP = config.SETTINGS["data_dir"].help
+_DATA_DIR_HELP = SETTINGS["data_dir"].help
 
 
 @app.callback()

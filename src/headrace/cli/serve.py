@@ -11,6 +11,7 @@ from headrace import config
 from headrace.cli import parts
 from headrace.cli.failures import Failure, told
 from headrace.cli.help import examples
+from headrace.settings import SETTINGS
 
 EXAMPLES = examples(
     "headrace serve app.py",
@@ -22,7 +23,7 @@ EXAMPLES = examples(
 
 
 def _flag(setting: str) -> str:
-    return config.SETTINGS[setting].help
+    return SETTINGS[setting].help
 
 
 @told
@@ -45,6 +46,11 @@ def serve(
     env: Annotated[list[str] | None, typer.Option(metavar="NAME", help=_flag("runner_env"))] = None,
     clean_env: Annotated[bool, typer.Option("--clean-env", help=_flag("clean_env"))] = False,
     device: Annotated[list[str] | None, typer.Option(metavar="ID", help=_flag("devices"))] = None,
+    outbound_http: Annotated[bool, typer.Option("--outbound-http", help=_flag("outbound_http"))] = False,
+    outbound_port: Annotated[list[str] | None, typer.Option(metavar="PORT", help=_flag("outbound_ports"))] = None,
+    outbound_network: Annotated[
+        list[str] | None, typer.Option(metavar="NETWORK", help=_flag("outbound_networks"))
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help=_flag("reload"))] = False,
     tls: Annotated[bool, typer.Option("--tls", help=_flag("tls"))] = False,
     tls_port: Annotated[str | None, typer.Option(help=_flag("tls_port"))] = None,
@@ -71,6 +77,9 @@ def serve(
             "runner_env": env,
             "clean_env": clean_env or None,
             "devices": device,
+            "outbound_http": outbound_http or None,
+            "outbound_ports": outbound_port,
+            "outbound_networks": outbound_network,
             "reload": reload or None,
             "tls": tls or None,
             "tls_port": tls_port,

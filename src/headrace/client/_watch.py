@@ -80,9 +80,9 @@ class Watch:
         for value in stream.feed(data):
             status = status_in(stream.request, self._request_id, value)
             self._failures = 0
-            # The first status of a stream has every line so far, each later one the lines since.
-            new += self._told(status, is_whole=stream.is_fresh)
-            stream.is_fresh = False
+            # The first lines of a stream are all lines so far, later ones those since.
+            new += self._told(status, is_whole=not stream.has_lines)
+            stream.has_lines |= isinstance(status, (InProgress, Completed)) and bool(status.logs)
             if self.is_over:
                 break
         return new
@@ -118,7 +118,7 @@ class _StatusStream:
 
     def __init__(self, request: Request, head: Head) -> None:
         self.request = request
-        self.is_fresh = True
+        self.has_lines = False
         self._head = head
         self._decoder = Decoder()
 

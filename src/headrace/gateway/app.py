@@ -19,6 +19,7 @@ from headrace.gateway.answers import (
     Scope,
     Send,
     error_answer,
+    json_answer,
     request_id_header,
     text_answer,
     value_answer,
@@ -50,11 +51,12 @@ class Gateway:
     """What uvicorn's protocol calls for every request."""
 
     def __init__(
-        self, dispatcher: Dispatcher, queue: QueueView, meters: Meters, door: Door, limits: Limits
+        self, dispatcher: Dispatcher, queue: QueueView, jwks: bytes, meters: Meters, door: Door, limits: Limits
     ) -> None:
         self._catalog = dispatcher.catalog
         self._dispatcher = dispatcher
         self._queue = queue
+        self._jwks = jwks  # the key that our webhooks are signed with, for whoever receives one
         self._meters = meters
         self._door = door
         self._limits = limits
@@ -99,6 +101,10 @@ class Gateway:
             return
         if path == "/ready":
             _tell(call, *ops.ready(self._dispatcher))
+            return
+        if path == "/.well-known/jwks.json":
+            _allow(call, "GET", "HEAD")
+            call.answer(json_answer(200, self._jwks, call.id))
             return
         if path == proxy.PATH:
             call = self._proxied(call)

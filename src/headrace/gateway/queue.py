@@ -21,6 +21,7 @@ from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.line import Priority
+from headrace.core.netguard import Policy, UrlRefused, check_url
 from headrace.core.request import RequestId
 from headrace.core.routes import Route, RouteTable, UnknownPath
 from headrace.gateway.answers import Answer, request_id_header, value_answer
@@ -60,6 +61,7 @@ class QueueView:
     queue: Queue
     store: RequestStore
     dispatcher: Dispatcher
+    outbound: Policy  # where webhooks may go
     limits: Limits
 
     async def answer(self, call: Call, path: str, own_url: str) -> None:
@@ -110,8 +112,6 @@ class QueueView:
     def _new_request(self, call: Call, route: Route, body: bytes) -> NewRequest:
         now = time.time()
         start_timeout_s = start_timeout_of(call.headers)
-        if _query(call, WEBHOOK) is not None:
-            raise RequestError("bad_request", f"This server does not deliver webhooks yet: leave out {WEBHOOK}.")
         return NewRequest(
             id=RequestId(call.id),
             app=route.app.name,
@@ -125,9 +125,20 @@ class QueueView:
             start_deadline=now + start_timeout_s if start_timeout_s is not None else None,
             may_retry=call.headers.get("x-fal-no-retry", "").lower() not in _YES,
             runner_hint=call.headers.get("x-fal-runner-hint"),
+            webhook=self._webhook_of(call),
             idempotency_key=idempotency_key_of(call.headers),
             queue_length_max=self._queue_max_of(call),
         )
+
+    def _webhook_of(self, call: Call) -> str | None:
+        url = _query(call, WEBHOOK)
+        if not url:
+            return None
+        try:
+            check_url(url, self.outbound)
+        except UrlRefused as refused:
+            raise RequestError("bad_request", f"{WEBHOOK}: {refused.message} (rule {refused.rule})") from None
+        return url
 
     def _queue_max_of(self, call: Call) -> int:
         text = _query(call, QUEUE_MAX)

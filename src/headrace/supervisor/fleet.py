@@ -243,8 +243,13 @@ class Fleet:
                 process.link.setup(self.app.name)
                 await process.link.ready
         except BaseException as error:
-            await process.kill()
-            self._meters.runner_ended("load_failed")
+            try:
+                await process.kill()
+            except asyncio.CancelledError:  # the node leaves meanwhile, but not before this process
+                await process.kill()
+                raise
+            finally:
+                self._meters.runner_ended("load_failed")
             if isinstance(error, RequestError):  # its link broke: it died, and may have said of what
                 error.add_note("\n".join([process.ending, *process.output.last_lines]))
             raise

@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -53,6 +54,7 @@ class Queue:
         self._lines: dict[str, Line[Ticket]] = {}
         self._numbers = itertools.count(1)
         self._tasks: asyncio.TaskGroup | None = None
+        self.on_webhook: Callable[[], None] = lambda: None  # a request has ended that has one
 
     # --- its life ---------------------------------------------------------------------------------------
 
@@ -293,6 +295,8 @@ class Queue:
                 _log.warning("the ending of %s waits for the store: %s", id_, fault)
                 await asyncio.sleep(ASK_AGAIN_S)
         self._leave(ticket)
+        if ticket.new.webhook is not None:
+            self.on_webhook()
 
     async def _try_again(self, ticket: Ticket, in_s: float) -> None:
         """Give up an attempt and let the request stand in line again, after a while."""

@@ -152,11 +152,14 @@ FROM requests WHERE finished_at IS NULL AND number > :after ORDER BY number LIMI
 SELECT body FROM bodies JOIN requests ON request = requests.number WHERE id = ?;
 
 -- name: position
--- How many are before a queued request: a count over the index `queued`.
+-- How many are before a queued request: two counts over the index `queued` alone.
 SELECT (
-    SELECT count(*) FROM requests AS other
-    WHERE other.state = 'queued' AND other.app = mine.app
-        AND (other.priority, other.number) < (mine.priority, mine.number)
+    SELECT count(*) FROM requests AS better
+    WHERE better.state = 'queued' AND better.app = mine.app AND better.priority < mine.priority
+) + (
+    SELECT count(*) FROM requests AS older
+    WHERE older.state = 'queued' AND older.app = mine.app AND older.priority = mine.priority
+        AND older.number < mine.number
 ) FROM requests AS mine WHERE id = ? AND state = 'queued';
 
 -- name: result

@@ -38,8 +38,8 @@ CREATE TABLE requests (
     spare_since     REAL                    -- ended then, and no webhook waits: retention may take it
 );
 
--- The queue of an app in its order. Covers a request's position: a count over this index alone.
-CREATE INDEX queued ON requests (app, priority, number) WHERE state = 'queued';
+-- The queue of an app in its order. With the state in it a request's position is a count over this index alone.
+CREATE INDEX queued ON requests (app, priority, number, state) WHERE state = 'queued';
 
 -- What a node looks at when it starts: not a row of what has ended.
 CREATE INDEX unfinished ON requests (number) WHERE finished_at IS NULL;
