@@ -2,7 +2,7 @@
 
     python bench/store.py                    64 submitters at full durability, on this disk
     python bench/store.py --sync-ms 4        as if each sync took 4 ms longer (needs a C compiler)
-    python bench/store.py --old 1000000      with that many ended requests in the file
+    python bench/store.py --old 1000000      with that many ended requests in the file; --expire: forgetting them
     python bench/store.py --busy 0.9         beside an event loop that is 90 % busy with other things
 
 It prints what one sync of this disk takes beside it: without that the rest means nothing.
@@ -10,6 +10,7 @@ It prints what one sync of this disk takes beside it: without that the rest mean
 
 import argparse
 import asyncio
+import json
 import os
 import sqlite3
 import sys
@@ -91,24 +92,40 @@ async def submit(store: SqliteStore, submitters: int, seconds: float) -> list[fl
     return sorted(waits)
 
 
-async def measure(args: argparse.Namespace, folder: Path) -> None:
+async def expire(store: SqliteStore, done: list[int]) -> None:
+    """Forget old requests, a step at a time, as a node does."""
+    while True:
+        done.append((await store.expire(time.time() + 3600, limit=500)).requests)
+        await asyncio.sleep(0.05)
+
+
+async def measure(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     settings = StoreSettings(durability=Durability(args.durability))
     if args.old:
         await SqliteStore(folder, settings).close()
         fill(folder, args.old)
+    expired: list[int] = []
     async with SqliteStore(folder, settings) as store:
         if args.busy:
             keep_busy(asyncio.get_running_loop(), args.busy)
+        expiry = asyncio.create_task(expire(store, expired)) if args.expire else None
         await submit(store, args.submitters, 0.5)
         began = time.perf_counter()
         waits = await submit(store, args.submitters, args.seconds)
         elapsed = time.perf_counter() - began
+        if expiry is not None:
+            expiry.cancel()
     middle, late = (waits[int(len(waits) * part)] * 1000 for part in (0.5, 0.99))
-    print(
-        f"{len(waits) / elapsed:8.0f} acks/s   p50 {middle:.1f} ms   p99 {late:.1f} ms   worst {waits[-1] * 1000:.1f} ms"
-        f"   ({args.submitters} submitters, durability {args.durability}, {args.old:,} old requests"
-        f"{f', loop {args.busy:.0%} busy' if args.busy else ''})"
-    )
+    return {
+        "acks_per_s": round(len(waits) / elapsed),
+        "p50_ms": round(middle, 2),
+        "p99_ms": round(late, 2),
+        "worst_ms": round(waits[-1] * 1000, 2),
+        "submitters": args.submitters,
+        "old": args.old,
+        "expired": sum(expired),
+        "busy": args.busy,
+    }
 
 
 def main() -> None:
@@ -118,6 +135,8 @@ def main() -> None:
     parser.add_argument("--durability", choices=["full", "fast"], default="full")
     parser.add_argument("--sync-ms", type=float, default=0, help="what each sync takes longer than this disk's")
     parser.add_argument("--old", type=int, default=0, help="ended requests in the file")
+    parser.add_argument("--expire", action="store_true", help="forget them meanwhile")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--busy", type=float, default=0, help="the share of time that the loop has other work")
     parser.add_argument("--folder", type=Path, help="where to put the file: the disk to measure")
     args = parser.parse_args()
@@ -128,8 +147,11 @@ def main() -> None:
             folder.rmdir()
             os.execve(sys.executable, [sys.executable, *sys.argv], slow)
         middle, late = sync_ms(folder)
-        print(f"one sync: p50 {middle:.2f} ms, p99 {late:.2f} ms")
-        asyncio.run(measure(args, folder))
+        seen = {"sync_ms": round(middle, 2), "sync_p99_ms": round(late, 2)} | asyncio.run(measure(args, folder))
+    if args.json:
+        print(json.dumps(seen))
+    else:
+        print("\n".join(f"{name:12} {value:>12,}" for name, value in seen.items()))
 
 
 if __name__ == "__main__":

@@ -230,6 +230,19 @@ def upload(server: Server, body: bytes) -> http.client.HTTPConnection:
     return connection
 
 
+def test_bodies_that_were_served_are_held_by_nobody(server):
+    body = json.dumps({"pad": "x" * 5_000_000}).encode()
+    for _ in range(5):
+        server.post("/fault/hoarding/length", body)
+
+    with watched_memory(server) as growth, bystander(server, path=CALM, ticks=10):
+        for _ in range(30):
+            assert {"length": 5_000_000} == server.post("/fault/hoarding/length", body).json
+
+    assert growth.node < 50 * MIB
+    assert growth.runner_mib < 50
+
+
 # --- events of all requests together --------------------------------------------------------------------------
 
 

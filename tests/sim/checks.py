@@ -346,6 +346,8 @@ class Checks:
         for live in tuple(self._world.dispatcher._live.values()):
             self._check_request(live)
             self._check_memory(live)
+        for client in self._world.active_clients:
+            self._check_that_it_moves(client)
         if self.violation is not None:
             raise self.violation
 
@@ -400,6 +402,14 @@ class Checks:
                 )
                 for stream, call in at_runner.items():
                     self.that(call.id == on_node[stream].id, f"stream {stream} is two requests")
+                    self._check_credit(call, on_node[stream])
+
+    def _check_credit(self, call: Call, live: WatchedRequest) -> None:
+        """Nobody waits for credit when three quarters of the window were taken: it comes a quarter at a time."""
+        if call.waits_for_credit and not live.is_over:
+            taken = live.told_cost if live.replay.pace is not None else live.replay.cost
+            ahead, window = call.spent - taken, self._world.limits.window_bytes
+            self.that(ahead >= window * 3 // 4, f"{call.id} waits for credit, {ahead} bytes ahead of its reader")
 
     def _check_request(self, live: WatchedRequest) -> None:
         app, limits, now = live.route.app, self._world.limits, self.now
@@ -429,6 +439,17 @@ class Checks:
             self.that(
                 quiet_s <= app.event_gap_timeout * 1.25 + _LATE_S, f"{live.id} is silent for {quiet_s:.3f} s"
             )
+
+    def _check_that_it_moves(self, client: Client) -> None:
+        """A reader who takes nothing is cut off."""
+        limits = self._world.limits
+        if client.is_moving:
+            client.moved_at = self.now
+        bound_s = max(limits.stall_timeout_s, limits.flush_timeout_s) + 2 * _LATE_S
+        self.that(
+            self.now - client.moved_at <= bound_s,
+            f"client {client.number} takes nothing since {client.moved_at:.3f} s",
+        )
 
     def _check_memory(self, live: WatchedRequest) -> None:
         limits, replay = self._world.limits, live.replay

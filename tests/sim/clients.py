@@ -59,7 +59,7 @@ class Habit:
             body=b'{"valid":%b,"pad":"%b"}' % (b"false" if dice.random() < 0.05 else b"true", pad),
             headers=headers,
             bytes_per_s=dice.choice((1_000, 5_000, 50_000)) if dice.random() < 0.3 * rough else math.inf,
-            stalls_at_bytes=dice.choice((0, 300, 2_000)) if dice.random() < 0.2 * rough else math.inf,
+            stalls_at_bytes=dice.choice((0, 300, 2_000)) if dice.random() < 0.3 * rough else math.inf,
             leaves_s=sometime(0.5, dice.choice((0.02, 1, 10))),
             vanishes=dice.random() < 0.2,
             comes_back_s=dice.choice((0.0, 0.2, 2.0)) if dice.random() < 0.5 else math.inf,
@@ -85,9 +85,10 @@ class Client:
         self.error: dict[str, Any] | None = None  # of the error event
         self.has_left = False
         self.is_complete = False  # the answer ended as HTTP ends one
+        self.moved_at = world.loop.time()
         self._loop = asyncio.get_running_loop()
         self._rest = bytearray()
-        self._taken_bytes = 0
+        self._taken_bytes = self._seen_bytes = 0
         self._is_body_sent = False
         self._reading: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
@@ -108,6 +109,14 @@ class Client:
     def may_stall(self) -> bool:
         """Whether the node may take it for a reader that does not read."""
         return min(self.habit.bytes_per_s, self.habit.stalls_at_bytes) < math.inf or self.has_left
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether it took something since this was asked last, or there is nothing that it should take."""
+        seen, self._seen_bytes = self._seen_bytes, self._taken_bytes
+        return (
+            seen != self._taken_bytes or not self._transport.flow.write_paused or self._connection.outlet.is_done
+        )
 
     @property
     def resumes(self) -> bool:
@@ -131,7 +140,8 @@ class Client:
         watch.cancel()
         if self._reading is not None:
             self._reading.cancel()
-        self.world.checks.client_is_done(self)
+        del world.active_clients[self]
+        world.checks.client_is_done(self)
 
     def _settle(self) -> None:
         """Note whether anything can still come."""

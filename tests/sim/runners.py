@@ -124,7 +124,7 @@ class Call:
         self.reason: str | None = None
         self._runner = runner
         self._stream = stream
-        self._waits_for_credit = False
+        self.waits_for_credit = False
         self._is_stuck = False
         self._left = course.events
 
@@ -137,7 +137,7 @@ class Call:
                 self._come_to_end()
                 return
             if self.spent >= self.granted and not self.course.is_greedy:
-                self._waits_for_credit = True
+                self.waits_for_credit = True
                 return
             self._make()
         self._runner.later(self.course.gap_s, self.proceed)
@@ -166,8 +166,8 @@ class Call:
     def grant(self, cost: int) -> None:
         """Go on, if credit was what was missing."""
         self.granted += cost
-        if self._waits_for_credit:
-            self._waits_for_credit = False
+        if self.waits_for_credit:
+            self.waits_for_credit = False
             self.proceed()
 
     def cancel(self, reason: str) -> None:

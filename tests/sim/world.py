@@ -54,6 +54,7 @@ class World:
         self.meters = Meters()
         self.pools: dict[Pool, None] = {}  # every one that was ever looked up
         self.clients: list[Client] = []
+        self.active_clients: dict[Client, None] = {}
         self.start_timeouts: dict[str, float] = {}  # of clients, by their agent
         self.is_storm = self.plan.loads_rough
         self.is_stopping = False
@@ -185,6 +186,7 @@ class World:
         if wait_s := habit.headers.get("x-fal-request-start-timeout"):
             self.start_timeouts[client.agent] = float(wait_s)
         self.clients.append(client)
+        self.active_clients[client] = None
         self.note(f"client {client.number}: {habit}")
         self.spawn(client.run())
 
@@ -203,12 +205,27 @@ class World:
         return {Path(one.target): self.versions}
 
 
+class _NoQueue:
+    """The view of a queue in which nothing is, and that queue."""
+
+    @property
+    def queue(self) -> _NoQueue:
+        return self
+
+    def ticket(self, id_: str) -> None:
+        return None
+
+    async def find(self, id_: str, owner: object) -> None:
+        return None
+
+
 class _Views(Gateway):
     """The real gateway's views of requests; the queue is not among them."""
 
     def __init__(self, world: World) -> None:
         self._catalog = world.catalog
         self._dispatcher = world.dispatcher
+        self._queue = _NoQueue()  # type: ignore[assignment]
         self._meters = world.meters
         self._door = Door(Authenticator(None), Origins(loopback_only=True), Addresses())
         self._limits = world.limits

@@ -93,7 +93,9 @@ def power_cut(changes: Sequence[Change], random: Random) -> dict[str, bytes]:
     synced = {change.path: number for number, change in enumerate(changes) if change.kind == "S"}
     files: dict[str, bytearray] = {}
     for number, change in enumerate(changes):
-        is_safe = number < synced.get(change.path, -1)
+        # A name is taken out of its folder for good when the folder is synced.
+        holder = change.path if change.kind != "U" else change.path.rpartition("/")[0]
+        is_safe = number < synced.get(holder, -1)
         if is_safe or random.random() < 0.5:
             _apply(files, change, None if is_safe or random.random() < 0.5 else random)
     return {path: bytes(content) for path, content in files.items()}

@@ -131,9 +131,7 @@ class FakeQueue:
         told: dict[str, Any] = {"status": step.status, "request_id": job.id} | self.links(job)
         if step.status == "IN_QUEUE":
             return told | {"queue_position": step.position}
-        told["logs"] = lines and [line_of(line) for line in lines]
-        if lines == []:
-            told["logs"] = []
+        told["logs"] = None if lines is None else [line_of(line) for line in lines]
         if step.status == "COMPLETED":
             told["metrics"] = {"inference_time": 0.5}
             if step.error:

@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 
+from tests.support import states_page
 from headrace.core.request import FINAL, MOVES, IllegalMove, Move, State, after, new_request_id
 
 
@@ -47,3 +48,7 @@ def test_106_bits_of_an_id_stay_random():
     ones = uuid.UUID(new_request_id(b"\xff" * 16, 0)).int
 
     assert (zero ^ ones).bit_count() == 106
+
+
+def test_the_page_shows_the_table_as_it_is():
+    assert states_page.PAGE.read_text() == states_page.page(states_page.PAGE.read_text())

@@ -222,6 +222,8 @@ class RunningCall:
         # Forgotten first: once the node has read the ending, the stream's number is its own again.
         RUNNING.discard(self)
         self._forget(self._stream)
+        # The task's context holds this call, and so its body: a circle, for a rare round of garbage collection.
+        self.task = None
         if self._reason is not None:
             error = ending_of(self._reason)
         elif error is None and not self._made:

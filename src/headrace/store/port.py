@@ -283,7 +283,10 @@ class RequestStore(Protocol):
         ...
 
     async def append_logs(self, id_: RequestId, attempt: int, lines: Sequence[LogLine]) -> bool:
-        """Keep log lines behind those there are; False when the attempt may not. The oldest go."""
+        """Keep log lines behind those there are; False when the attempt may not. The oldest go.
+
+        Lines that are told twice are there twice.
+        """
         ...
 
     # --- reads ---

@@ -11,6 +11,7 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
@@ -23,6 +24,12 @@ from headrace.supervisor.runner import Leaving, Runner
 from headrace.supervisor.streams import LiveRequest
 
 _log = logging.getLogger(__name__)
+
+#: The header that names what a runner may have at hand: requests with one hint go to the same if they can.
+HINT: Final = "x-fal-runner-hint"
+
+#: Hints remembered for one app.
+HINTS_MAX: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,7 @@ class Pool:
         self.fleet.on_failing = self._fail_waiting
         self._limits = limits
         self._waiting: dict[LiveRequest, _Patience] = {}  # first come, first served
+        self._hints: dict[str, Runner] = {}  # who served a hint last; the oldest first
         self._reserved = 0  # slots that are kept for queued requests about to start
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -92,7 +100,7 @@ class Pool:
     def _admit(self, live: LiveRequest, patience: _Patience) -> None:
         """Start a request or let it wait, and go on from where its patience is by now."""
         is_free = not self._waiting and (not self._reserved or self._free > self._reserved)
-        if is_free and (runner := self._room()) is not None:
+        if is_free and (runner := self._room(live)) is not None:
             self._start(live, runner)  # the common case, without a turn in the waiting room
             return
         if self.fleet.state is FleetState.FAILING:
@@ -168,9 +176,22 @@ class Pool:
     def _free(self) -> int:
         return sum(room.free for room in self._rooms())
 
-    def _room(self) -> Runner | None:
-        chosen = assign(1, self._rooms())
-        return self.fleet.runners[chosen[0]] if chosen else None
+    def _room(self, live: LiveRequest) -> Runner | None:
+        """Return the runner for a request: the one its hint means, if that has a free slot, else the emptiest."""
+        rooms = self._rooms()
+        hint = live.headers.get(HINT)
+        if hint is None:
+            chosen = assign(1, rooms)
+            return self.fleet.runners[chosen[0]] if chosen else None
+        hinted = self._hints.pop(hint, None)
+        preferred = [room for room in rooms if self.fleet.runners[room.runner] is hinted]
+        chosen = assign(1, preferred) or assign(1, rooms)
+        if not chosen:
+            return None
+        runner = self._hints[hint] = self.fleet.runners[chosen[0]]
+        if len(self._hints) > HINTS_MAX:
+            del self._hints[next(iter(self._hints))]
+        return runner
 
     def _on_ready(self) -> None:
         self._assign()
@@ -180,13 +201,12 @@ class Pool:
 
     def _assign(self) -> None:
         """Give free slots to waiting requests; what is left over is the queue's."""
-        if self._waiting:
-            runners = tuple(self.fleet.runners)
-            wanting = min(len(self._waiting), self._free - self._reserved)
-            for number in assign(wanting, self._rooms()):
-                live = next(iter(self._waiting))
-                del self._waiting[live]
-                self._start(live, runners[number])
+        while self._waiting and self._free > self._reserved:
+            live = next(iter(self._waiting))
+            runner = self._room(live)
+            assert runner is not None  # there is a free slot
+            del self._waiting[live]
+            self._start(live, runner)
         if not self._waiting:
             self.on_spare_room()
 
@@ -207,7 +227,7 @@ class Pool:
     def start_reserved(self, live: LiveRequest) -> bool:
         """Start a request in the slot that was kept for it; False if its runner has gone meanwhile."""
         self._reserved -= 1
-        if (runner := self._room()) is None:
+        if (runner := self._room(live)) is None:
             return False
         self._start(live, runner)
         return True
