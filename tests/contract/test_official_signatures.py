@@ -1,6 +1,6 @@
 """`headrace.fal_client` beside fal-client 1.0.3: the same names with the same parameters, or a reason.
 
-Only what concerns run and stream: the queue's, the sockets' and the files' names are not here yet, and a test says so.
+Only what concerns run, stream and the queue: the sockets' and the files' names are not here yet, and a test says so.
 """
 
 import importlib.metadata
@@ -11,34 +11,40 @@ import pytest
 
 from headrace import fal_client as ours
 
-#: What takes part in run and stream. A dot is a method.
+CALLS = ("run", "stream", "submit", "subscribe", "status", "result", "cancel")
+CLIENTS = ("SyncClient", "AsyncClient")
+HANDLES = ("SyncRequestHandle", "AsyncRequestHandle")
+#: What takes part in run, stream and the queue. A dot is a method.
 CALLABLES = (
-    "run",
-    "run_async",
-    "stream",
-    "stream_async",
-    "SyncClient",
-    "SyncClient.run",
-    "SyncClient.stream",
-    "AsyncClient",
-    "AsyncClient.run",
-    "AsyncClient.stream",
+    *CALLS,
+    *(f"{name}_async" for name in CALLS),
+    *CLIENTS,
+    *(f"{client}.{name}" for client in CLIENTS for name in (*CALLS, "get_handle")),
+    *HANDLES,
+    *(
+        f"{handle}.{name}"
+        for handle in HANDLES
+        for name in ("from_request_id", "status", "iter_events", "get", "cancel")
+    ),
+    "Queued",
+    "InProgress",
+    "Completed",
 )
+#: Those of them that take headers.
+WITH_HEADERS = {
+    name
+    for name in CALLABLES
+    if name.removesuffix("_async").rpartition(".")[2] in {"run", "stream", "submit", "subscribe"}
+}
 
 #: Every parameter that differs, what it is in each, and why.
 ALLOWED = {
     (name, "headers"): ({}, None, "a mutable default is shared by every call; None means the same")
-    for name in CALLABLES
-    if name not in {"SyncClient", "AsyncClient"}
+    for name in WITH_HEADERS
 }
 
 #: fal-client's names that are not ours yet, by the part of fal that they need.
 NOT_YET = {
-    "the queue": {
-        "submit", "submit_async", "subscribe", "subscribe_async", "status", "status_async", "result",
-        "result_async", "cancel", "cancel_async", "SyncRequestHandle", "AsyncRequestHandle", "Status",
-        "Queued", "InProgress", "Completed",
-    },
     "sockets": {
         "realtime", "realtime_async", "ws_connect", "ws_connect_async", "RealtimeConnection",
         "AsyncRealtimeConnection",
@@ -94,6 +100,22 @@ def test_errors_stand_in_fals_tree(name):
     named = {"FalClientError": ours.FalClientError, "TimeoutError": TimeoutError}
 
     assert [base for base in bases if not issubclass(found(ours, name), named[base])] == []
+
+
+@pytest.mark.parametrize("name", ["Queued", "InProgress", "Completed"])
+def test_what_a_status_can_be_is_a_status(name):
+    assert issubclass(found(theirs, name), theirs.Status)
+    assert issubclass(found(ours, name), ours.Status)
+
+
+def test_a_status_and_a_handle_look_like_fals():
+    def looks(module):
+        status = module.Completed([{"message": "x"}], {"inference_time": 0.5}, error="422")
+        handle = module.SyncRequestHandle("r1", "http://a/r", "http://a/s", "http://a/c", None)
+        return repr(module.Queued(position=1)), repr(module.InProgress(logs=None)), repr(status), repr(handle)
+
+    assert looks(ours) == looks(theirs)
+    assert ours.Queued(1) == ours.Queued(position=1) != ours.Queued(2)
 
 
 @pytest.mark.parametrize("name", ["sync_client", "async_client"])

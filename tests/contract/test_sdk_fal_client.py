@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headrace import fal_client
+from tests.support.fake_queue import SILENCE, STEPS, WAITING, fake_queue, line_of
 from tests.support.scripted import LAST_CHUNK, STREAM_HEAD, answer, event, scripted
 from tests.support.shells import no_credentials  # noqa: F401
 
@@ -109,3 +110,98 @@ def test_an_http_error_is_fals_http_error(call: str, fresh: Any, monkeypatch: py
         error.error_type,
         error.response_headers["x-fal-request-id"],
     )
+
+
+# --- the queue ----------------------------------------------------------------------------------------------
+
+
+def whole_logs(module: Any) -> list[Any]:
+    """The statuses of a request that goes through `STEPS`, as fal-client polls them: all lines so far each time."""
+    lines = [line_of(text) for step in STEPS for text in step.logs]
+    return [
+        module.Queued(position=1),
+        module.InProgress(logs=lines[:1]),
+        module.InProgress(logs=lines[:3]),
+        module.Completed(logs=lines, metrics={"inference_time": 0.5}),
+    ]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_subscribe_polls_as_fals_does(is_async: bool, fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    options = {"with_logs": True, "interval": 0.01, "on_enqueue": told.append, "on_queue_update": told.append}
+    with fake_queue() as queue:
+        monkeypatch.setenv("HEADRACE_URL", queue.url)
+        module = fresh()
+        if is_async:
+            result = asyncio.run(module.subscribe_async("me/app", {"a": 1}, **options))
+        else:
+            result = module.subscribe("me/app", {"a": 1}, **options)
+
+    assert {"sum": 3} == result
+    assert ["r1", *whole_logs(module)] == told
+    assert ["submit", *["status"] * 4, "result"] == queue.operations()
+
+
+def test_a_handle_of_a_request_id_is_fals_too(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_queue() as queue:
+        monkeypatch.setenv("HEADRACE_URL", queue.url)
+        module = fresh()
+        module.submit("me/app", {})
+        handle = module.sync_client.get_handle("me/app", "r1")
+        made = module.SyncRequestHandle.from_request_id(handle.client, "me/app", "r1")
+        statuses = list(handle.iter_events(with_logs=True, interval=0.01))
+
+    assert made == handle
+    assert type(handle) is type(made) is module.SyncRequestHandle
+    assert whole_logs(module) == statuses
+
+
+def test_async_handles_are_awaited_as_fals_are(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(module: Any) -> list[Any]:
+        await module.submit_async("me/app", {})
+        handle = await module.async_client.get_handle("me/app", "r1")
+        assert type(handle) is module.AsyncRequestHandle
+        return [status async for status in handle.iter_events(with_logs=True, interval=0.01)]
+
+    with fake_queue() as queue:
+        monkeypatch.setenv("HEADRACE_URL", queue.url)
+        module = fresh()
+
+        assert whole_logs(module) == asyncio.run(main(module))
+
+
+def test_the_calls_by_id_are_fals(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_queue(steps=WAITING, result=(499, {"detail": "stopped", "error_type": "client_cancelled"})) as queue:
+        monkeypatch.setenv("HEADRACE_URL", queue.url)
+        module = fresh()
+        module.submit("me/app", {})
+        assert module.Queued(position=3) == module.status("me/app", "r1", with_logs=True)
+        assert module.cancel("me/app", "r1") is None
+        with pytest.raises(module.FalClientHTTPError) as caught:
+            module.result("me/app", "r1")
+
+    assert (499, "stopped", "client_cancelled") == (
+        caught.value.status_code, caught.value.message, caught.value.error_type,
+    )  # fmt: skip
+
+
+def test_the_default_timeout_is_the_submits(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_queue(failures={"submit": [SILENCE] * 3}) as queue:
+        monkeypatch.setenv("HEADRACE_URL", queue.url)
+        client = fresh().SyncClient(default_timeout=0.2)
+        with pytest.raises(TimeoutError):
+            client.submit("me/app", {})
+
+    assert 3 == len(queue.calls)
+
+
+def test_a_client_timeout_is_fals_timeout_error(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_queue(steps=WAITING) as queue:
+        monkeypatch.setenv("HEADRACE_URL", queue.url)
+        module = fresh()
+        with pytest.raises(module.FalClientTimeoutError) as caught:
+            module.subscribe("me/app", {}, client_timeout=1.2)
+
+    assert (1.2, "r1") == (caught.value.timeout, caught.value.request_id)
+    assert "cancel" == queue.operations()[-1]

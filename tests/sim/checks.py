@@ -41,6 +41,10 @@ _FINAL = (State.COMPLETED, State.FAILED, State.CANCELLED)
 _LATE_S = 1.1
 
 
+#: Virtual seconds between two looks at the deadlines of all requests: they are good to a second only.
+_LOOK_EVERY_S = 0.25
+
+
 class Violation(AssertionError):
     """A promise was broken."""
 
@@ -101,6 +105,7 @@ class Checks:
         self._runner_of: dict[str, Runner] = {}
         self._told: dict[str, RequestError | None] = {}  # how its runner says it ended
         self._by_agent: dict[str, str] = {}
+        self._next_look = 0.0
         self._stopped: set[str] = set()
         self._short_since: dict[Pool, float] = {}
         self.outcomes: Counter[str] = Counter()
@@ -343,11 +348,12 @@ class Checks:
         for pool in self._world.pools:
             self._check_pool(pool)
         self._check_links()
-        for live in tuple(self._world.dispatcher._live.values()):
-            self._check_request(live)
-            self._check_memory(live)
-        for client in self._world.active_clients:
-            self._check_that_it_moves(client)
+        if self.now >= self._next_look:
+            self._next_look = self.now + _LOOK_EVERY_S
+            for live in tuple(self._world.dispatcher._live.values()):
+                self._check_request(live)
+            for client in self._world.active_clients:
+                self._check_that_it_moves(client)
         if self.violation is not None:
             raise self.violation
 
@@ -391,6 +397,7 @@ class Checks:
                 self.that(live.id not in holders, f"{live.id} is at two runners")
                 self.that(not live.is_final, f"{live.id} holds a slot and is {live.state.value}")
                 holders.add(live.id)
+                self._check_log(live)
             if child.is_dead or child.link.closed.done() or child.inside.end.other.is_closing():
                 continue
             at_runner = child.inside.calls
@@ -413,8 +420,6 @@ class Checks:
 
     def _check_request(self, live: WatchedRequest) -> None:
         app, limits, now = live.route.app, self._world.limits, self.now
-        if live.replay.end != live.seen_end or live.is_held_by_reader:
-            live.seen_end, live.quiet_since = live.replay.end, now
         if live.state is State.CANCELLING:
             # Told to stop, its runner retired, waited for, ended by force.
             bound_s = limits.cancel_grace_s + app.request_timeout + 4 * limits.kill_grace_s + 1 + _LATE_S
@@ -451,8 +456,11 @@ class Checks:
             f"client {client.number} takes nothing since {client.moved_at:.3f} s",
         )
 
-    def _check_memory(self, live: WatchedRequest) -> None:
+    def _check_log(self, live: WatchedRequest) -> None:
+        """The log of a running request is within its bounds. What changed in it is noted, for its deadlines."""
         limits, replay = self._world.limits, live.replay
+        if replay.end != live.seen_end or live.is_held_by_reader:
+            live.seen_end, live.quiet_since = replay.end, self.now
         count = replay.end - replay.first
         bytes_max, events_max = limits.replay_bytes_max, limits.replay_events_max
         # What the reader who sets the pace has not taken stays; so does what it had taken until the next event.

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,12 +115,14 @@ class History:
 
     def __init__(self) -> None:
         self.known: dict[str, Known] = {}
+        self.touched: set[str] = set()  # whoever looks empties it
 
     def read(self, acks: bytes) -> None:
         """Add acknowledgements; what follows the last line end was cut off by a kill."""
         for line in acks.split(b"\n")[:-1]:
             what, id_, *rest = json.loads(line)
             known = self.known.setdefault(id_, Known())
+            self.touched.add(id_)
             if what == "start":
                 assert rest[0] > known.attempt, f"{id_}: attempt {rest[0]} after {known.attempt}"
                 known.attempt = rest[0]
@@ -131,10 +134,11 @@ class History:
                 assert known.end is None, f"{id_} ended twice: {known.end}, {rest}"
                 known.end = rest[1], rest[0]
 
-    async def lost(self, store: SqliteStore) -> list[str]:
-        """What was acknowledged and is not so, and what is not whole; nothing, if all is well."""
+    async def lost(self, store: SqliteStore, ids: Iterable[str] | None = None) -> list[str]:
+        """What was acknowledged and is not so; nothing, if all is well."""
         complaints = []
-        for id_, known in self.known.items():
+        for id_ in self.known if ids is None else ids:
+            known = self.known[id_]
             record = await store.get(id_)
             if record is None:
                 complaints.append(f"{id_} is lost")
@@ -145,10 +149,17 @@ class History:
                 complaints.append(f"{id_}: ended as {known.end}, is {record.state}")
             if known.is_cancelled and record.state not in {State.CANCELLING, State.CANCELLED}:
                 complaints.append(f"{id_}: was cancelled, is {record.state}")
-            complaints += await self._mixed(store, id_)
-            page = await store.events(id_, 0, limit=1_000)
+            page = await store.events(id_, 0, limit=0)
             if page.end < known.events.get(record.attempt, 0):
                 complaints.append(f"{id_}: {page.end} of {known.events[record.attempt]} events")
+        return complaints
+
+    async def mixed(self, store: SqliteStore, ids: Iterable[str] | None = None) -> list[str]:
+        """What is there in part, or is another's; nothing, if all is well."""
+        complaints = []
+        for id_ in self.known if ids is None else ids:
+            if await store.get(id_) is not None:
+                complaints += await self._mixed(store, id_)
         return complaints
 
     async def _mixed(self, store: SqliteStore, id_: str) -> list[str]:

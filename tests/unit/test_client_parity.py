@@ -11,7 +11,9 @@ import pytest
 
 import headrace.client
 from headrace import AsyncClient, Client
-from headrace.client import AsyncStream, Stream
+from headrace.client import AsyncRequestHandle, AsyncStream, Stream, SyncRequestHandle
+from headrace.client._async_queue import AsyncQueueCalls
+from headrace.client._sync_queue import QueueCalls
 
 #: Names that one shell has alone, and why.
 ALONE = {
@@ -26,13 +28,19 @@ TWINS = {
 }
 #: What awaits in the one shell is a coroutine function; the rest is not, and why.
 COROUTINES = {
-    "run": "it waits for the answer",
+    **dict.fromkeys(("run", "submit", "status", "cancel"), "it waits for the answer"),
+    **dict.fromkeys(("subscribe", "result", "get"), "it waits for the result"),
     "close": "of the client: aiohttp closes its session in a coroutine",
     "__next__": "it waits for an item",
     "__enter__": "the language asks for one",
     "__exit__": "the language asks for one",
 }
-PAIRS = [(Client, AsyncClient), (Stream, AsyncStream)]
+PAIRS = [
+    (Client, AsyncClient),
+    (Stream, AsyncStream),
+    (QueueCalls, AsyncQueueCalls),
+    (SyncRequestHandle, AsyncRequestHandle),
+]
 
 
 def public(cls: type) -> dict[str, Any]:
@@ -72,7 +80,9 @@ def test_a_stream_closes_without_await_in_both_shells() -> None:
 
 
 @pytest.mark.parametrize(("name", "cls"), [
-    ("stream", Client), ("run", Client), ("stream_async", AsyncClient), ("run_async", AsyncClient),
+    (f"{name}{suffix}", cls)
+    for name in ("stream", "run", "submit", "subscribe", "status", "result", "cancel")
+    for suffix, cls in (("", Client), ("_async", AsyncClient))
 ])  # fmt: skip
 def test_the_module_functions_are_the_methods_of_a_default_client(name: str, cls: type) -> None:
     function = getattr(headrace.client, name)
@@ -82,7 +92,7 @@ def test_the_module_functions_are_the_methods_of_a_default_client(name: str, cls
     assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(function)
 
 
-@pytest.mark.parametrize("module", ["_sync", "_async"])
+@pytest.mark.parametrize("module", ["_sync", "_async", "_sync_queue", "_async_queue"])
 def test_the_shells_are_thin(module: str) -> None:
     source = Path(headrace.client.__file__).with_name(f"{module}.py").read_text()
     imported = {

@@ -13,16 +13,20 @@ import headrace.client
 from headrace import fal_client
 
 NAMES = [
-    "APIError", "App", "AppException", "AsyncClient", "AuthenticationError", "BadCredentials", "Cancelled", "Client",
-    "ConnectTimeout", "ConnectionFailed", "DeadlinePassed", "EventTimeout", "FieldException", "HeadraceError",
-    "InvalidInput", "NotFound", "Overloaded", "PermissionDenied", "ProtocolError", "ReadTimeout", "Request",
-    "StreamCut", "StreamError", "TLSFailed", "Timeout", "__version__", "emit", "endpoint", "fal_client", "run",
-    "run_async", "stream", "stream_async",
+    "APIError", "App", "AppException", "AsyncClient", "AsyncRequestHandle", "AuthenticationError", "BadCredentials",
+    "Cancelled", "Client", "Completed", "ConnectTimeout", "ConnectionFailed", "DeadlinePassed", "EventTimeout",
+    "FieldException", "HeadraceError", "InProgress", "InvalidInput", "NotFound", "Overloaded", "PermissionDenied",
+    "ProtocolError", "Queued", "ReadTimeout", "Request", "Status", "StreamCut", "StreamError", "SyncRequestHandle",
+    "TLSFailed", "Timeout", "__version__", "cancel", "cancel_async", "emit", "endpoint", "fal_client", "result",
+    "result_async", "run", "run_async", "status", "status_async", "stream", "stream_async", "submit", "submit_async",
+    "subscribe", "subscribe_async",
 ]  # fmt: skip
 
 FAL_NAMES = [
-    "AsyncClient", "FalClientError", "FalClientHTTPError", "FalClientTimeoutError", "SyncClient", "__version__",
-    "async_client", "run", "run_async", "stream", "stream_async", "sync_client", "version_tuple",
+    "AsyncClient", "AsyncRequestHandle", "Completed", "FalClientError", "FalClientHTTPError", "FalClientTimeoutError",
+    "InProgress", "Queued", "Status", "SyncClient", "SyncRequestHandle", "__version__", "async_client", "cancel",
+    "cancel_async", "result", "result_async", "run", "run_async", "status", "status_async", "stream", "stream_async",
+    "submit", "submit_async", "subscribe", "subscribe_async", "sync_client", "version_tuple",
 ]  # fmt: skip
 
 

@@ -25,16 +25,17 @@ def test_what_may_work_another_time_is_tried_again(type_, again):
     assert (retry_in_s(RequestError(type_, "x"), 1, no_retry=False) is not None) is again
 
 
-def test_an_app_says_for_itself_whether_its_failure_needs_a_retry():
-    busy = RequestError("app_error", "the GPU is hot", status=503)
-    broken = RequestError("runner_server_error", "x")
+@pytest.mark.parametrize(("status", "retryable", "again"), [(503, False, None), (500, True, 1), (409, True, 1)])
+def test_an_app_says_for_itself_whether_its_failure_needs_a_retry(status, retryable, again):
+    error = RequestError("app_error", "the GPU is hot", status=status, retryable=retryable)
 
-    assert retry_in_s(busy, 1, no_retry=False, needs_retry=False) is None
-    assert retry_in_s(broken, 1, no_retry=False, needs_retry=True) == 1
+    assert retry_in_s(error, 1, no_retry=False) == again
 
 
 def test_a_caller_who_wants_no_retry_gets_none_whatever_the_app_says():
-    assert retry_in_s(RequestError("runner_disconnected", "x"), 1, no_retry=True, needs_retry=True) is None
+    error = RequestError("app_error", "x", status=503, retryable=True)
+
+    assert retry_in_s(error, 1, no_retry=True) is None
 
 
 def test_there_are_ten_retries_each_later_than_the_last_up_to_a_minute():

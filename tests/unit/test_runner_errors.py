@@ -10,7 +10,9 @@ from tests.support.pretend_node import PretendNode
 MODELS = """
 import asyncio
 import headrace
+from headrace import AppException
 from headrace.core.errors import RequestError
+from headrace.runner.blame import error_of
 
 
 class Unpicklable(Exception):
@@ -270,3 +272,16 @@ def test_every_call_ends_exactly_once(node):
     assert all(node.events(stream) == [] for stream in streams)
     node.send(Kind.PING, 0, b"x")
     assert (Kind.PONG, b"x") == node.receive(0)
+
+
+@pytest.mark.parametrize(
+    ("exception", "retryable"),
+    [
+        (AppException("busy", 503), True),
+        (AppException("busy", 503, needs_retry=False), False),
+        (AppException("odd", 500), False),
+        (AppException("odd", 500, needs_retry=True), True),
+    ],
+)
+def test_an_apps_own_failure_is_retryable_as_it_says_or_as_its_status_does(exception, retryable):
+    assert error_of(exception, "id").retryable is retryable

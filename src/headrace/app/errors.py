@@ -13,18 +13,23 @@ class AppException(Exception):
 
     `status_code` is the HTTP status while nothing was sent yet, and `status` in the error event afterwards;
     an int from 400 to 599, 500 by default. `ValueError` for any other.
+
+    `needs_retry` says whether the same request may work another time: the caller is told (`X-Fal-Needs-Retry`), and
+    a queued request is tried again. By default it may for 503 and 504, as fal has it.
     """
 
     # Also on the class: an author's subclass may forget to call our __init__.
     message: str = ""
     status_code: int = 500
+    needs_retry: bool | None = None
 
-    def __init__(self, message: str, status_code: int = 500) -> None:
+    def __init__(self, message: str, status_code: int = 500, *, needs_retry: bool | None = None) -> None:
         super().__init__(message)
         if not is_error_status(status_code):
             raise ValueError(f"status_code={status_code!r}: an error's status is from 400 to 599")
         self.message = message
         self.status_code = status_code
+        self.needs_retry = needs_retry
 
 
 class FieldException(Exception):

@@ -1,8 +1,8 @@
 """Whether a queued request that failed is tried again, and when (protocol section 7.5).
 
 fal retries what may work another time (503, 504, a lost runner), up to ten times, and leaves alone what the app
-itself refused or broke (4xx, 500, 502). An app overrides that with `X-Fal-Needs-Retry`; a caller ends it with
-`X-Fal-No-Retry`. A start timeout is the caller's own deadline, and final.
+itself refused or broke (4xx, 500, 502). An app says otherwise of its own failures (`AppException(needs_retry=…)`); a
+caller ends it with `X-Fal-No-Retry`. A start timeout is the caller's own deadline, and final.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ _STATUSES: Final = frozenset({503, 504})
 _FINAL_TYPES: Final = frozenset({"startup_timeout", "client_cancelled"})
 
 
-def retry_in_s(
-    error: RequestError, attempt: int, *, no_retry: bool, needs_retry: bool | None = None
-) -> float | None:
+def retry_in_s(error: RequestError, attempt: int, *, no_retry: bool) -> float | None:
     """Return the seconds until a request is tried again after its `attempt`-th attempt failed; None for never.
 
-    `no_retry` is the caller's wish, `needs_retry` the app's word on this failure, None if it has none.
+    `no_retry` is the caller's wish.
     """
     if no_retry or attempt > RETRIES_MAX or error.type in _FINAL_TYPES:
         return None
-    wanted = error.status in _STATUSES if needs_retry is None else needs_retry
+    wanted = error.retryable if error.type == "app_error" else error.status in _STATUSES
     return backoff_s(attempt, FIRST_RETRY_S, LONGEST_RETRY_S) if wanted else None

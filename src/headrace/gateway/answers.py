@@ -50,6 +50,8 @@ def error_answer(error: RequestError, request_id: str) -> Answer:
     """Return the HTTP form of a failure: `detail`, `error_type`, and the same type as a header."""
     status, headers, text = value_answer(error.status, error.to_body(request_id), request_id)
     headers.append((b"x-fal-error-type", error.type.encode("ascii")))
+    if error.retryable:
+        headers.append((b"x-fal-needs-retry", b"1"))
     headers += [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in error.headers.items()]
     if status == 401:
         headers.append((b"www-authenticate", b"Key"))

@@ -38,7 +38,10 @@ def _told_on_purpose(raised: BaseException) -> RequestError | None:
         return raised
     if isinstance(raised, AppException):
         status = raised.status_code if is_error_status(raised.status_code) else None  # a subclass may say anything
-        return RequestError("app_error", legible(raised.message), status=status)
+        again = raised.needs_retry
+        if again is None:  # as fal has it: what is busy or late may work another time
+            again = status in {503, 504}
+        return RequestError("app_error", legible(raised.message), status=status, retryable=bool(again))
     if isinstance(raised, FieldException):
         field, message = legible(raised.field), legible(raised.message)
         detail = [{"loc": ["body", field], "msg": message, "type": "value_error"}]
