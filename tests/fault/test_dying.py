@@ -261,7 +261,7 @@ def test_a_runner_over_its_memory_limit_is_replaced_and_its_request_told_the_num
 
             assert told(stream) == LOST
             assert (held > 200_000_000, allowed) == (True, limit)
-            assert message in server.log
+            eventually(lambda message=message: message in server.log, "the log says it too")
             assert data_events(server.post("/test/heavy/stream", {"n": 1_000}).body)[-1] == {"taken": 1_000}
         ends = metric(server, 'headrace_runner_ends_total{app="test/heavy",reason="memory"}')
 

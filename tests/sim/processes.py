@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from headrace.supervisor.devices import Devices
 from headrace.supervisor.link import RunnerLink
 from headrace.supervisor.process import Launcher, RunnerProcess
-from tests.sim.runners import Nature, Runner
+from tests.sim.runners import Runner
 from tests.sim.wire import wire
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class SimLauncher(Launcher):
         child = Child(world, 1_000 + len(world.kernel.children))
         world.kernel.children[child.pid] = child
         ours, theirs = wire(world.dice, world.plan.pace)
-        nature = Nature.draw(world.dice, world.plan.rough_births if world.is_storm else 0.0)
+        nature = world.nature()
         world.note(f"runner {child.pid} starts: {nature}")
         child.inside = Runner(world, child, world.specs(), nature, theirs)
         child.link = ours.protocol = RunnerLink(self.limits)

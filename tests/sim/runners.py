@@ -67,9 +67,9 @@ class Nature:
             hello_s=dice.choice((0.0, 0.02, 0.5, 3.0)),
             ready_s=dice.choice((0.0, 0.02, 1.0, 4.0)) if not happens(0.1) else 100.0,
             dies_s=sometime(20) if happens(0.6) else math.inf,
-            babbles_s=sometime(20) if happens(0.1) else math.inf,
-            swells_s=sometime(20) if happens(0.2) else math.inf,
-            freezes=tuple((sometime(10), dice.choice((0.5, 4, 30)), dice.random() < 0.5) for _ in range(2))
+            babbles_s=sometime(20) if happens(0.2) else math.inf,
+            swells_s=sometime(10) if happens(0.4) else math.inf,
+            freezes=tuple((sometime(10), dice.choice((0.5, 4, 90)), dice.random() < 0.5) for _ in range(2))
             if happens(0.5)
             else (),
             leave_s=dice.choice((0.0, 0.01, 0.8)),

@@ -35,6 +35,7 @@ from tests.sim.clients import Client, Habit
 from tests.sim.clock import VirtualLoop
 from tests.sim.plan import Plan, changed
 from tests.sim.processes import Kernel, SimLauncher
+from tests.sim.runners import Course, Nature
 
 _TARGET = "model.py"
 _log = logging.getLogger("headrace")
@@ -45,9 +46,9 @@ Tell = Callable[[str], None]
 class World:
     """Everything of one seed. `tell`, if given, gets the story line by line."""
 
-    def __init__(self, seed: int, tell: Tell | None = None) -> None:
+    def __init__(self, seed: int, tell: Tell | None = None, plan: Plan | None = None) -> None:
         self.dice = Random(seed)
-        self.plan = Plan.draw(self.dice)
+        self.plan = plan or Plan.draw(self.dice)
         self.loop = VirtualLoop()
         self.kernel = Kernel()
         self.checks = Checks(self)
@@ -78,6 +79,14 @@ class World:
         """What is in the target's file now."""
         return self._apps
 
+    def nature(self) -> Nature:
+        """Draw what the next process will be like."""
+        return Nature.draw(self.dice, self.plan.rough_births if self.is_storm else 0.0)
+
+    def course(self) -> Course:
+        """Draw what the next call will do."""
+        return Course.draw(self.dice, self.plan.rough_calls if self.is_storm else 0.0, self.limits)
+
     def note(self, what: str) -> None:
         """Tell what happens."""
         if self._tell is not None:
@@ -92,6 +101,11 @@ class World:
         """Remember the pools of today."""
         for pool in self.catalog.pools.values():
             self.pools[pool] = None
+
+    def runner_ends(self) -> set[str]:
+        """Return why runners ended, so far."""
+        counters = [app.numbers.counters["headrace_runner_ends_total"] for app in self.meters._apps.values()]
+        return {reason for counter in counters for (_, reason), count in counter.items() if count.value}
 
     # --- the whole of it --------------------------------------------------------------------------------
 
@@ -122,7 +136,7 @@ class World:
                 tasks.create_task(self.catalog.run(reload=bool(self.plan.reloads)), name="catalog"),
                 tasks.create_task(self.dispatcher.hold_within_bounds(), name="memory"),
             ]
-            await self._storm()
+            await self.storm()
             if not self.plan.stops_in_storm:
                 await self._calm()
             await self._drain()
@@ -132,17 +146,18 @@ class World:
             timer.cancel()
         self.kernel.bury_orphans()
 
-    async def _storm(self) -> None:
+    async def storm(self) -> None:
+        """Have clients come, and the file edited, at random."""
         plan, dice = self.plan, self.dice
         for _ in range(plan.reloads):
-            self.later(dice.random() * (plan.arrive_within_s + 5), self._edit)
+            self.later(dice.random() * (plan.arrive_within_s + 5), self.edit)
         arrivals = sorted(dice.random() * plan.arrive_within_s for _ in range(plan.clients))
         for at, behind in zip(arrivals, [0.0, *arrivals], strict=False):
             if at > behind:
                 await asyncio.sleep(at - behind)
             app = dice.choice(plan.apps)
             self.add_client(Habit.draw(dice, app.name, plan.rough_clients))
-        await asyncio.sleep(dice.choice((0.0, 5.0, 30.0)))
+        await asyncio.sleep(dice.choice((0.0, 5.0, 40.0)))
 
     async def _calm(self) -> None:
         """The storm is over: from now on whoever starts is of good nature, and all there is comes to its end."""
@@ -174,7 +189,7 @@ class World:
             client.hang_up()
         await asyncio.gather(*self._tasks)
 
-    def _edit(self) -> None:
+    def edit(self) -> None:
         """Somebody edits the file."""
         self.versions += 1
         self._apps = changed(self._apps, self.dice)

@@ -17,9 +17,9 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 def error_of(stream: RawStream) -> dict[str, object]:
     """The error that ended a stream: one event, the last, with the request's id, and then a cut."""
-    *_, last = stream.body.split(b"\n\n")[:-1]
+    last = stream.body.rpartition(b"event: error\ndata: ")[2]  # heartbeats may stand before it
     request_id = re.search(rb"x-fal-request-id: (\S+)", stream.head)[1].decode()
-    error = json.loads(last.removeprefix(b"event: error\ndata: "))["error"]
+    error = json.loads(last.removesuffix(b"\n\n"))["error"]
     assert (stream.body.count(b"event: error"), error["request_id"], stream.is_whole) == (1, request_id, False)
     return error
 

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
+from headrace import AppException
 from headrace.core.frames import Kind
+from headrace.runner.blame import error_of
 from tests.support.pretend_node import PretendNode
 
 MODELS = """
 import asyncio
 import headrace
-from headrace import AppException
 from headrace.core.errors import RequestError
-from headrace.runner.blame import error_of
 
 
 class Unpicklable(Exception):

@@ -14,8 +14,8 @@ class AppException(Exception):
     `status_code` is the HTTP status while nothing was sent yet, and `status` in the error event afterwards;
     an int from 400 to 599, 500 by default. `ValueError` for any other.
 
-    `needs_retry` says whether the same request may work another time: the caller is told (`X-Fal-Needs-Retry`), and
-    a queued request is tried again. By default it may for 503 and 504, as fal has it.
+    `needs_retry` says whether the same request may work another time: the caller is told (`X-Fal-Needs-Retry`),
+    and a queued request is tried again. By default it may for 503 and 504, as fal has it.
     """
 
     # Also on the class: an author's subclass may forget to call our __init__.

@@ -1,7 +1,7 @@
 """Whether a queued request that failed is tried again, and when (protocol section 7.5).
 
 fal retries what may work another time (503, 504, a lost runner), up to ten times, and leaves alone what the app
-itself refused or broke (4xx, 500, 502). An app says otherwise of its own failures (`AppException(needs_retry=…)`); a
+itself refused or broke (4xx, 500, 502). An app says otherwise of its own (`AppException(needs_retry=…)`); a
 caller ends it with `X-Fal-No-Retry`. A start timeout is the caller's own deadline, and final.
 """
 

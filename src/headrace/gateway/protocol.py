@@ -44,6 +44,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unfinished_bytes = 0  # of a head whose end has not come
         self._header_timer: asyncio.TimerHandle | None = None
         self._refusal: RequestError | None = None
+        self._is_watched_by_kernel = True  # against clients that vanish
         self._is_lingering = False  # answered for good; what still comes is thrown away
         self._outlets: list[Outlet] = []  # of the requests in hand; more than one when they are pipelined
 
@@ -59,7 +60,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if sock is not None:
             # The kernel doubles what it is asked for (socket(7)).
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._limits.socket_buffer_bytes // 2)
-            if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
+            if _can_vanish(sock):
                 self._notice_who_vanished(sock)
         self.transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
         self._start_header_clock()
@@ -69,6 +70,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
         A stream has heartbeats to acknowledge; for a run that says nothing until its end, the kernel asks.
         """
+        self._is_watched_by_kernel = True
         # The kernel counts from its first retransmission, up to a second later: 5 s behind the stall's in all.
         vanished_ms = int((self._limits.stall_timeout_s + 4) * 1_000)
         ask_every_s = max(1, round(self._limits.heartbeat_s))
@@ -93,7 +95,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         super().pause_writing()
         sock: socket.socket = self.transport.get_extra_info("socket")
-        if hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX:
+        if _can_vanish(sock):
+            self._is_watched_by_kernel = False
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
 
     def resume_writing(self) -> None:
@@ -141,6 +144,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the head as a whole, then let the application have it, with an outlet."""
         self._stop_header_clock()
+        if not self._is_watched_by_kernel:  # it was behind in an earlier answer, and is not any more
+            self._notice_who_vanished(self.transport.get_extra_info("socket"))
         self._or_refuse(self._guard.check_pipeline, len(self.pipeline))
         self._or_refuse(self._guard.check_head, self.url, self.parser.get_http_version(), self.headers)
         super().on_headers_complete()
@@ -198,3 +203,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(self._limits.linger_s, self.transport.close)
+
+
+def _can_vanish(sock: socket.socket) -> bool:
+    """Whether the kernel can tell that the other end of a connection is gone without a word."""
+    return hasattr(socket, "TCP_USER_TIMEOUT") and sock.family != socket.AF_UNIX

@@ -1,0 +1,72 @@
+"""The real node keeps its promises through 300 simulated storms; and faults planted in it would be found."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.__main__ import broken_by, story_of
+from tests.sim.faults import FAULTS, planted
+from tests.sim.world import World
+
+SEEDS, BATCH = 300, 25
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+def test_every_promise_holds_through_a_storm(first):
+    for seed in range(first, first + BATCH):
+        wrong = broken_by(seed)
+
+        assert wrong is None, f"seed {seed}: {wrong}\n{story_of(seed, 40)}\nThe whole story: make sim SEED={seed}"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found(name):
+    fault, promise = FAULTS[name]
+
+    with planted(fault):
+        found = next((wrong for seed in range(SEEDS) if (wrong := broken_by(seed)) is not None), "nothing")
+
+    assert re.search(promise, found), found
+
+
+def test_a_seed_tells_the_same_story_each_time():
+    assert story_of(3, 1 << 20) == story_of(3, 1 << 20)
+
+
+def test_a_seed_tells_the_same_story_in_another_process():
+    program = "from tests.sim.__main__ import story_of; print(story_of(3, 1 << 20))"
+    environ = {**os.environ, "PYTHONHASHSEED": "99", "PYTHONPATH": "."}
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+
+    assert story_of(3, 1 << 20) == told.stdout.rstrip("\n")
+
+
+def test_the_storms_together_meet_every_way_to_end():
+    """What no seed ever reaches is not checked by any."""
+    endings, reasons, statuses = set(), set(), set()
+    for seed in range(80):
+        world = World(seed)
+        world.run()
+        endings |= world.checks.outcomes.keys()
+        reasons |= world.runner_ends()
+        statuses |= {client.status for client in world.clients}
+
+    assert endings >= {
+        "completed", "client_disconnected", "client_cancelled", "validation_error", "no_result", "app_error",
+        "startup_timeout", "first_event_timeout", "event_gap_timeout", "request_timeout", "runner_disconnected",
+        "runner_scheduling_failure", "shutting_down", "reader_stalled", "overloaded",
+    }  # fmt: skip
+    assert reasons >= {"died", "load_failed", "retired", "idle", "replaced", "stopped", "silent", "memory", "node"}
+    assert statuses >= {200, 202, 204, 400, 404, 412, 422, 429, 499, 500, 503, 504}
