@@ -16,7 +16,7 @@ UNREACHABLE := { echo "make: the packages could not be installed (see above). Is
 	echo "make: once it is, run the same command again." >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fault promises check format bench compare dist lock clean
+.PHONY: help demo test sim fault promises check format bench compare dist lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,7 +25,10 @@ demo: $(READY) ## A real model in this terminal (ARGS=--once ends after one stre
 	@$(BIN)/headrace demo $(ARGS)
 
 test: check ## Check the code, then run every test (ARGS goes to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
+
+sim: $(READY) ## Live through simulated storms (SEEDS=20000 for a night, SEED=7 tells the story of one)
+	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300))
 
 fault: $(READY) ## Break everything as often as the promises ask; takes hours (ARGS goes to pytest)
 	$(BIN)/python -m pytest tests/fault --full $(ARGS)

@@ -52,6 +52,6 @@ def figures(request: pytest.FixtureRequest, recorder: Recorder) -> StateFigures:
     """State what was measured: `figures("S1", p99_ms=4.2, n=200)`. The target is the row's, unless told."""
 
     def figures(row: str, *, target: str | None = None, **values: Value) -> None:
-        recorder.state(request.node.nodeid, row, values, target)
+        recorder.state(request.node, row, values, target)
 
     return figures

@@ -37,6 +37,10 @@ def spread_ms(seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
+#: What travels with a test's report: the rows it claims, and what it measured for them.
+PROMISES, FIGURES = "promises", "figures"
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What one test measured for one row."""
@@ -81,19 +85,23 @@ class Recorder:
         """A test repeats what it does so often."""
         self.counts[test] += repetitions
 
-    def state(self, test: str, row: str, values: dict[str, Value], target: str | None) -> None:
+    def state(self, item: pytest.Item, row: str, values: dict[str, Value], target: str | None) -> None:
         """A test measured something for a row it claims."""
-        claim = self.claims.get(test)
+        claim = self.claims.get(item.nodeid)
         assert claim is not None and row in claim.rows, (
-            f'{test} states figures for {row} without @pytest.mark.promise("{row}")'
+            f'{item.nodeid} states figures for {row} without @pytest.mark.promise("{row}")'
         )
-        self.figures.append(Figures(row, test, values, target or promises()[row].target))
+        # With the test's report, which comes here from whatever process ran it.
+        item.user_properties.append((FIGURES, [row, values, target or promises()[row].target]))
 
     # --- what pytest says ---------------------------------------------------------------------------------
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         self.claims = {claim.test: claim for claim in claims_of(items)}
+        for item in items:
+            if claim := self.claims.get(item.nodeid):
+                item.user_properties.append((PROMISES, list(claim.rows)))
 
     def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
         for item in items:
@@ -101,12 +109,20 @@ class Recorder:
                 self.left_out.update(claim.rows)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.nodeid in self.claims and (report.when == "call" or report.outcome != "passed"):
+        told = [name for name, _ in report.user_properties]
+        if PROMISES in told and (report.when == "call" or report.outcome != "passed"):
             if self.outcomes.get(report.nodeid) != "failed":
                 self.outcomes[report.nodeid] = report.outcome
+        if report.when == "call":
+            for name, told_figures in report.user_properties:
+                if name == FIGURES:
+                    row, values, target = told_figures
+                    self.figures.append(Figures(row, report.nodeid, values, target))
 
     def pytest_sessionfinish(self) -> None:
-        if not self.outcomes:
+        if not self.outcomes or hasattr(
+            self.config, "workerinput"
+        ):  # one of several processes: it reports, no more
             return
         today = datetime.date.today()
         if self.is_full:
