@@ -5,6 +5,7 @@ events. `receives` tells the regime: with one event per receive the client keeps
 for each write; with several, writes are cheaper for the server. Compare servers only at a similar regime.
 """
 
+import re
 import select
 import socket
 import time
@@ -16,6 +17,7 @@ ANSWER_S = 10.0
 
 END_OF_EVENT = b"\n\n"
 END_OF_HEAD = b"\r\n\r\n"
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
 LAST_CHUNK = b"0\r\n\r\n"
 END_OF_BODY = b"\r\n" + LAST_CHUNK  # in a whole answer, where the last chunk follows a line
 
@@ -28,6 +30,11 @@ def post(target: str, body: bytes) -> bytes:
     """Return a POST of a JSON body, ready to send."""
     head = f"POST {target} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
     return head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def get(target: str) -> bytes:
+    """Return a GET, ready to send."""
+    return f"GET {target} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
 
 
 def answer_of(port: int, request: bytes) -> bytes:
@@ -86,6 +93,13 @@ class Streams:
             for descriptor, _ in self._epoll.poll(left):
                 self._read(descriptor)
 
+    def read_until_begun(self, deadline: float) -> None:
+        """Read until every stream has said something. Raises TimeoutError at `deadline` (of time.monotonic)."""
+        while self._silent:
+            self.read_until(min(deadline, time.monotonic() + 0.01))
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{self.silent} of {self.opened} streams have not said anything")
+
     def _read(self, descriptor: int) -> None:
         buffer = self._buffer
         size = self._connections[descriptor].recv_into(buffer)
@@ -135,7 +149,7 @@ class Caller:
         """Send the request."""
         self._answer = bytearray()
         self._has_event = False
-        self._asked = time.perf_counter()
+        self.asked = time.perf_counter()
         self.connection.sendall(self._request)
 
     def read(self, first_events_s: list[float]) -> bool:
@@ -146,21 +160,42 @@ class Caller:
         if not piece:
             raise BadAnswer(f"cut after {bytes(self._answer[-400:])!r}")
         if not self._has_event and END_OF_EVENT in self._answer:
-            first_events_s.append(time.perf_counter() - self._asked)
+            first_events_s.append(time.perf_counter() - self.asked)
             self._has_event = True
         return self._answer.endswith(END_OF_BODY)
+
+    def close(self) -> None:
+        """Leave."""
+        self.connection.close()
+
+
+class Submitter(Caller):
+    """A caller whose answer has a length, as a submit's; what it notes is how long that took."""
+
+    def read(self, first_events_s: list[float]) -> bool:
+        """Take what came, note how long the answer took; return whether it is complete."""
+        piece = self.connection.recv(RECEIVE_BYTES)
+        self._answer += piece
+        _check_status(self._answer)
+        if not piece:
+            raise BadAnswer(f"cut after {bytes(self._answer[-400:])!r}")
+        head, _, self.body = bytes(self._answer).partition(END_OF_HEAD)
+        if not self.body or len(self.body) < int(CONTENT_LENGTH.findall(head)[0]):
+            return False
+        first_events_s.append(time.perf_counter() - self.asked)
+        return True
 
 
 class Callers:
     """Several callers at a time: `answers` counts theirs, `first_events_s` holds what each first event took."""
 
-    def __init__(self, port: int, request: bytes, concurrency: int) -> None:
+    def __init__(self, port: int, request: bytes, concurrency: int, kind: type[Caller] = Caller) -> None:
         self.answers = 0
         self.first_events_s: list[float] = []
         self._epoll = select.epoll()
         self._callers: dict[int, Caller] = {}
         for _ in range(concurrency):
-            caller = Caller(port, request)
+            caller = kind(port, request)
             self._callers[caller.connection.fileno()] = caller
             self._epoll.register(caller.connection.fileno(), select.EPOLLIN)
 
@@ -184,5 +219,5 @@ class Callers:
     def close(self) -> None:
         """Leave."""
         for caller in self._callers.values():
-            caller.connection.close()
+            caller.close()
         self._epoll.close()

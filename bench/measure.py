@@ -5,7 +5,9 @@ that both counts belong to the same moments. It knows nothing of which server it
 """
 
 import contextlib
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.load import Callers, Streams
@@ -43,6 +45,11 @@ class Window:
         return self.cpu_ns / self.count / 1000 if self.count else float("inf")
 
 
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return the value that `percent` of them do not exceed."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
 def stream_window(running: Running, load: Load, seconds: float) -> Window:
     """Measure a window of `seconds` over long streams; return when all of them have ended."""
     opens = time.monotonic() + WARM_UP_S
@@ -69,7 +76,13 @@ def stream_window(running: Running, load: Load, seconds: float) -> Window:
 
 def call_window(running: Running, load: Load, seconds: float) -> Window:
     """Measure a window of `seconds` over short requests in a closed loop."""
-    with contextlib.closing(Callers(running.port, running.request(load.workload, 0), load.streams)) as callers:
+    request = running.request(load.workload, 0)
+    return closed_loop_window(running, Callers(running.port, request, load.streams), seconds)
+
+
+def closed_loop_window(running: Running, callers: Callers, seconds: float) -> Window:
+    """Measure a window of `seconds` over callers who are just starting, and let them leave behind it."""
+    with contextlib.closing(callers):
         callers.call_until(time.monotonic() + WARM_UP_S)
 
         began, answers, first_events = time.perf_counter(), callers.answers, len(callers.first_events_s)

@@ -1,14 +1,16 @@
 """Rows, ratios and bars: as text for the terminal, as JSON for later, as the page docs/reference/performance.md.
 
-It computes nothing but ratios, and knows nothing of how a figure was come by.
+It computes nothing but medians and ratios, and knows nothing of how a figure was come by.
 """
 
 import json
 import platform
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 OURS = "Headrace"
 LITSERVE = "LitServe 0.2.19"
@@ -24,6 +26,31 @@ TABLES = {
     "first_event": ("p50, 1 at a time", "p99, 1 at a time", "p50, 16 at a time", "p99, 16 at a time"),
     "memory": ("memory",),
     "sdk": ("SDK sync", "SDK async"),
+    "submits": (
+        "a sync, p50",
+        "submits",
+        "64 submits, p50",
+        "64 submits, p99",
+        "CPU of a submit",
+        "submits beside work",
+        "work ended",
+    ),
+    "queued_first_event": (
+        "a sync, p50",
+        "one submit, p50",
+        "one submit, p99",
+        "its first event, p50",
+        "its first event, p99",
+        "of it syncs",
+    ),
+    "attach": (
+        "200/s, each",
+        "200/s, own reader",
+        "flat out, each",
+        "flat out, own reader",
+        "flat out, all",
+        "flat out, there to the end",
+    ),
 }
 
 
@@ -38,6 +65,13 @@ class Row:
     high: float
     unit: str
     events_per_receive: float | None = None  # the load generator's regime
+
+    @classmethod
+    def of(
+        cls, measure: str, subject: str, values: Sequence[float], unit: str, regime: float | None = None
+    ) -> Self:
+        """Return the row for a figure that was taken several times."""
+        return cls(measure, subject, statistics.median(values), min(values), max(values), unit, regime)
 
 
 @dataclass(frozen=True, slots=True)

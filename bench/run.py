@@ -1,6 +1,6 @@
 """`make bench`: measures us and our peers side by side, prints ratios, keeps the figures.
 
-    python bench/run.py                     the whole comparison, some four minutes
+    python bench/run.py                     the whole comparison, some seven minutes
     python bench/run.py --quick             a smoke run: ours and the raw bound, one short window of each
     python bench/run.py --write PAGE        and write the reference page
     python bench/run.py --setup             only make the peers' environment
@@ -9,9 +9,7 @@ It fails when a server does not stream; it never fails for a figure. As root, `n
 """
 
 import argparse
-import contextlib
 import os
-import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[0] = str(ROOT)  # run as a file, Python puts bench/ there
 
-from bench import environment, report, sdk  # noqa: E402
-from bench.measure import Load, Window, bytes_per_stream, call_window, stream_window  # noqa: E402
+from bench import attach, environment, queued, report, sdk  # noqa: E402
+from bench.measure import Load, Window, bytes_per_stream, call_window, percentile, stream_window  # noqa: E402
 from bench.report import Row  # noqa: E402
-from bench.servers import PEER_PYTHON, SERVERS, Running, Server, running  # noqa: E402
+from bench.servers import PEER_PYTHON, SERVERS, Running, Server, apart, running  # noqa: E402
 
 LOCK = ROOT / "requirements" / "bench.txt"
 RESULTS = ROOT / "bench" / "results"
@@ -36,7 +34,7 @@ STREAM_LOADS = {
 CALL_LOADS = {"1 at a time": Load("short", 1), "16 at a time": Load("short", 16)}
 
 #: What can be measured, as `--only` names it.
-SUBJECTS = (*(server.key for server in SERVERS), "sdk")
+SUBJECTS = (*(server.key for server in SERVERS), "sdk", *(disk.key for disk in queued.DISKS), "attach")
 
 #: The windows of one server under one load.
 Windows = Mapping[tuple[str, str], list[Window]]
@@ -54,6 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = measure_sdk() if "sdk" in options.only else []
     if chosen:
         rows += measure_memory(chosen) + measure_servers(chosen, options.rounds, options.seconds)
+    for disk in queued.DISKS:
+        if disk.key in options.only and queued.can_measure(disk):
+            rows += queued.measure(disk, options.rounds, options.seconds)
+    if "attach" in options.only:
+        rows += attach.measure(options.rounds, options.seconds)
     path = report.write_json(rows, options.results)
     print(report.text(rows))
     print(f"\n{report.machine()}\nkept in {path}")
@@ -68,7 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_names, default=SUBJECTS, help=f"of {','.join(SUBJECTS)}")
     parser.add_argument("--rounds", type=int, default=5, help="windows of each server and workload")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a window")
-    parser.add_argument("--quick", action=_Quick, nargs=0, help="one window of 0.2 s, without peers and SDK")
+    parser.add_argument(
+        "--quick", action=_Quick, nargs=0, help="one window of 0.2 s, without peers, SDK and slow disk"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON file goes")
     parser.add_argument("--write", type=Path, help="write the reference page here")
     return parser
@@ -86,7 +91,7 @@ class _Quick(argparse.Action):
     """`--quick` stands for three other options."""
 
     def __call__(self, parser: object, namespace: argparse.Namespace, *_: object) -> None:
-        namespace.only, namespace.rounds, namespace.seconds = ("headrace", "raw"), 1, 0.2
+        namespace.only, namespace.rounds, namespace.seconds = ("headrace", "raw", "queue", "attach"), 1, 0.2
 
 
 def set_up_peers() -> None:
@@ -99,11 +104,7 @@ def measure_servers(servers: Sequence[Server], rounds: int, seconds: float) -> l
 
     Windows are taken in turn (A B C, A B C), so that a drift of the machine hits all alike.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    with contextlib.ExitStack() as stack:
-        started = [stack.enter_context(running(server, cores[0])) for server in servers]
-        os.sched_setaffinity(0, {cores[-1]})
-        stack.callback(os.sched_setaffinity, 0, cores)
+    with apart(servers) as started:
         windows: Windows = defaultdict(list)
         for number in range(rounds):
             print(f"round {number + 1} of {rounds} ...", file=sys.stderr)
@@ -130,7 +131,7 @@ def stream_rows(windows: Windows) -> list[Row]:
     for (name, server), taken in windows.items():
         if name in STREAM_LOADS:
             regime = sum(window.count for window in taken) / max(1, sum(window.receives for window in taken))
-            rows.append(_row(name, server, [window.cpu_us for window in taken], "µs/event", regime))
+            rows.append(Row.of(name, server, [window.cpu_us for window in taken], "µs/event", regime))
     return rows
 
 
@@ -141,10 +142,10 @@ def call_rows(windows: Windows) -> list[Row]:
         if name not in CALL_LOADS:
             continue
         if name == list(CALL_LOADS)[-1]:
-            rows.append(_row("request", server, [window.cpu_us for window in taken], "µs"))
+            rows.append(Row.of("request", server, [window.cpu_us for window in taken], "µs"))
         for percent in (50, 99):
-            times = [_percentile(window.first_events_s, percent) * 1e3 for window in taken]
-            rows.append(_row(f"p{percent}, {name}", server, times, "ms"))
+            times = [percentile(window.first_events_s, percent) * 1e3 for window in taken]
+            rows.append(Row.of(f"p{percent}, {name}", server, times, "ms"))
     return rows
 
 
@@ -153,7 +154,7 @@ def measure_memory(servers: Iterable[Server]) -> list[Row]:
     rows = []
     for server in servers:
         with running(server, min(os.sched_getaffinity(0))) as one:
-            rows.append(_row("memory", server.name, [bytes_per_stream(one) / 1024], "KiB/stream"))
+            rows.append(Row.of("memory", server.name, [bytes_per_stream(one) / 1024], "KiB/stream"))
     return rows
 
 
@@ -163,16 +164,8 @@ def measure_sdk() -> list[Row]:
     for client in sdk.measure():
         name, colour = client["name"].split(", ")
         subject = report.OURS if name == "headrace" else name
-        rows.append(_row(f"SDK {colour}", subject, [client["us_per_event"]], "µs/event"))
+        rows.append(Row.of(f"SDK {colour}", subject, [client["us_per_event"]], "µs/event"))
     return rows
-
-
-def _row(measure: str, subject: str, values: Sequence[float], unit: str, regime: float | None = None) -> Row:
-    return Row(measure, subject, statistics.median(values), min(values), max(values), unit, regime)
-
-
-def _percentile(values: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Headrace: your model, your machine, every token as it is made.
 
     authoring   App, endpoint, emit, Request; Cancelled, AppException, FieldException
-    calling     stream, run; Client and AsyncClient for more than one server
+    calling     stream, run, attach; Client and AsyncClient for more than one server
     queueing    submit, subscribe, status, result, cancel; a request's handle, and what its status can be
     errors      HeadraceError and what derives from it; `headrace.client.errors` has the tree
     fal_client  the same calls under fal-client's names: `from headrace import fal_client`
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
         SyncRequestHandle,
         Timeout,
         TLSFailed,
+        attach,
+        attach_async,
         cancel,
         cancel_async,
         result,
@@ -97,6 +99,8 @@ __all__ = [
     "TLSFailed",
     "Timeout",
     "__version__",
+    "attach",
+    "attach_async",
     "cancel",
     "cancel_async",
     "emit",

@@ -40,11 +40,13 @@ from headrace.gateway.guard import Guard, is_loopback
 from headrace.gateway.listen import Listeners, bind, next_free_port
 from headrace.gateway.origins import Origins
 from headrace.gateway.queue import QueueView
+from headrace.gateway.tokens import ReadingTokens
 from headrace.outbound.exchange import Outbound
 from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
 from headrace.store.port import StoreFault
 from headrace.store.sqlite import SqliteStore
+from headrace.store.token_file import TokenFile
 from headrace.store.webhook_key import WebhookKey
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
 from headrace.supervisor.devices import Devices, device_order, find_devices
@@ -172,6 +174,7 @@ class Node:
             key_file = None if self._config.no_auth else _keys_for_the_user(self._config)
             store = _store(self._config)
             webhook_key = WebhookKey(Path(self._config.data_dir) / "webhook-key.pem")
+            tokens = ReadingTokens(TokenFile(Path(self._config.data_dir) / "reading-tokens.json"))
         except BaseException:
             await catalog.unload()
             raise
@@ -181,7 +184,8 @@ class Node:
         outbox = Outbox(store, Outbound(self._outbound), webhook_key.sign)
         queue.on_webhook = outbox.look
         view = QueueView(queue, store, dispatcher, self._outbound, self._limits)
-        gateway = Gateway(dispatcher, view, webhook_key.jwks, meters, self._door(key_file), self._limits)
+        door = self._door(key_file)
+        gateway = Gateway(dispatcher, view, tokens, webhook_key.jwks, meters, door, self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
         meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
         for sock, context in sockets:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.report import TABLES
+
 ROOT = Path(__file__).parents[2]
 
 #: Every row a run without peers and SDK must bring.
@@ -18,6 +20,13 @@ ROWS = {
         for percent in ("p50", "p99")
         for callers in (1, 16)
         for server in ("Headrace", "raw uvloop (bound)")
+    ),
+    *((measure, "this disk") for measure in (*TABLES["submits"], *TABLES["queued_first_event"])),
+    *(
+        (f"{rate}, {figure}", f"{readers} beside")
+        for rate in ("200/s", "flat out")
+        for figure in ("each", "own reader", "all", "there to the end")
+        for readers in (0, 1, 10, 100)
     ),
 }
 
@@ -35,3 +44,4 @@ def test_a_quick_bench_brings_every_row_and_a_page(tmp_path: Path) -> None:
     assert {(row["measure"], row["subject"]) for row in rows} == ROWS
     assert [] == [row for row in rows if row["measure"] != "memory" and not 0 < row["value"] < float("inf")]
     assert "| Headrace " in page.read_text()
+    assert "| 100 beside " in page.read_text()

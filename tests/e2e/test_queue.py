@@ -110,6 +110,57 @@ def test_a_submit_repeated_with_its_key_is_the_same_request(server):
     assert server.notes().count("start queued once") == 1
 
 
+# --- sent again -------------------------------------------------------------------------------------------------
+
+
+def submit_and_lose(server, path, body):
+    """Submit, and reset the connection before the server has read a byte: it cannot have answered."""
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        stream = server.open(path, body)
+        stream.reset()
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def test_a_submit_whose_connection_died_before_the_answer_is_one_request_when_it_is_sent_again(server):
+    for turn in range(5):
+        name = f"resent {turn}"
+        body = {"n": 1, "name": name}
+        submit_and_lose(server, "/queue/zoo/zoo/async", body)
+        eventually(server.saw(f"finally {name}"), "the first one was accepted")
+
+        again = submit(server, body=body)
+        another = submit(server, body=body)
+
+        assert until_done(server, again).json == until_done(server, another).json == {"total": 1}
+        assert again["request_id"] != another["request_id"]
+        assert server.notes().count(f"start {name}") == 2  # that which was never answered, and the last one
+
+
+def test_equal_submits_that_were_answered_are_two_requests(server):
+    body = {"n": 1, "name": "equal"}
+
+    first, second = submit(server, body=body), submit(server, body=body)
+
+    assert first["request_id"] != second["request_id"]
+    until_done(server, first)
+    until_done(server, second)
+    assert server.notes().count("start equal") == 2
+
+
+def test_a_submit_with_another_body_is_not_that_whose_connection_died(server):
+    submit_and_lose(server, "/queue/zoo/zoo/async", {"n": 1, "name": "lost"})
+    eventually(server.saw("finally lost"), "the first one was accepted")
+
+    until_done(server, submit(server, body={"n": 1, "name": "found"}))
+
+    assert [note for note in server.notes() if note in {"start lost", "start found"}] == [
+        "start lost",
+        "start found",
+    ]
+
+
 # --- status -----------------------------------------------------------------------------------------------------
 
 

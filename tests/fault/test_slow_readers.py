@@ -38,13 +38,17 @@ names = (f"slow {number}" for number in itertools.count())
 
 
 class SlowReader(RawStream):
-    """A client with small buffers and segments of an ordinary network, so that what it takes is felt at once."""
+    """A client whose kernel takes no more than a few packets ahead of it, as over a slow line.
 
-    def __init__(self, port: int, buffer_bytes: int = CLIENT_BYTES) -> None:
+    Left alone, a loopback hands over 64 KiB at once, and takes no more until all of that is read.
+    """
+
+    def __init__(self, port: int) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(30)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes // 2)  # the kernel doubles it
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CLIENT_BYTES // 2)  # the kernel doubles it
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_460)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, 4_096)
         self.socket.connect(("127.0.0.1", port))
         self.bytes = b""
 
@@ -213,9 +217,7 @@ def test_a_reader_that_moves_however_slowly_is_not_ended(recorder):
     limits, rate = ({}, 1_000) if recorder.is_full else ({"stall_timeout_s": 2}, 20_000)
     patience_s = 90 if recorder.is_full else 4
     with running_server(MODELS, limits=limits) as server, bystander(server, path=CALM):
-        # On a loopback whole buffers are the smallest portions; these are taken well within the time.
-        with SlowReader(server.port, 128 * 1024 if recorder.is_full else CLIENT_BYTES) as slow:
-            slow.post("/fault/hoarding/flood/stream", {**FLOOD, "name": "moves"})
+        with unread(server.port, "/fault/hoarding/flood/stream", {**FLOOD, "name": "moves"}) as slow:
             begun = time.monotonic()
             with read_at(slow, rate) as reading:
                 eventually(

@@ -13,22 +13,25 @@ import time
 from tests.sim.world import World
 
 
-def broken_by(seed: int) -> str | None:
-    """Live through one seed; return what went wrong, if anything did."""
+def broken(world: World) -> str | None:
+    """Live through a world; return what went wrong, if anything did."""
     try:
-        World(seed).run()
+        world.run()
     except Exception as error:  # whatever it is, the next seed is another world
         return f"{type(error).__name__}: {error}"
     return None
 
 
+def broken_by(seed: int) -> str | None:
+    """Return what goes wrong in a seed, if anything does."""
+    return broken(World(seed))
+
+
 def story_of(seed: int, lines_max: int) -> str:
     """Return the last lines of a seed's story."""
     story: list[str] = []
-    try:
-        World(seed, story.append).run()
-    except Exception as error:
-        story.append(f"{type(error).__name__}: {error}")
+    if (wrong := broken(World(seed, story.append))) is not None:
+        story.append(wrong)
     return "\n".join(story[-lines_max:])
 
 

@@ -1,8 +1,8 @@
 """What must hold in every simulated world, whatever happens in it.
 
-Told of each move of a request, each event made and received; asked behind every turn of the loop, and again whenever
-time is about to pass. A broken promise is kept and raised at the next turn, since whoever caused it may well swallow
-it.
+This file is told of each move of a request, and of each event as it is made and as it is received. A broken promise is
+kept and raised at the end of the turn, since whoever caused it may well swallow it. What must hold of the whole world at
+once is in `looks`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from headrace.core.errors import ERROR_TYPES, RequestError
-from headrace.core.limits import EVENT_OVERHEAD_BYTES
 from headrace.core.request import State
 from headrace.supervisor.streams import LiveRequest, Reader
 
 if TYPE_CHECKING:
-    from headrace.supervisor.pool import Pool
     from tests.sim.clients import Client
     from tests.sim.runners import Call, Runner
     from tests.sim.world import World
@@ -36,13 +34,6 @@ _LEGAL = {
 }
 
 _FINAL = (State.COMPLETED, State.FAILED, State.CANCELLED)
-
-#: Seconds by which a deadline may be late: what is looked for is looked for once a second.
-_LATE_S = 1.1
-
-
-#: Virtual seconds between two looks at the deadlines of all requests: they are good to a second only.
-_LOOK_EVERY_S = 0.25
 
 
 class Violation(AssertionError):
@@ -68,8 +59,8 @@ class WatchedRequest(LiveRequest):
         self.checks.opened(self)
 
     @property
-    def state(self) -> State:  # type: ignore[override]
-        return _state.__get__(self)  # type: ignore[no-any-return]
+    def state(self) -> State:
+        return _state.__get__(self)
 
     @state.setter
     def state(self, new: State) -> None:
@@ -105,9 +96,7 @@ class Checks:
         self._runner_of: dict[str, Runner] = {}
         self._told: dict[str, RequestError | None] = {}  # how its runner says it ended
         self._by_agent: dict[str, str] = {}
-        self._next_look = 0.0
         self._stopped: set[str] = set()
-        self._short_since: dict[Pool, float] = {}
         self.outcomes: Counter[str] = Counter()
         self.watched = type("Watched", (WatchedRequest,), {"checks": self})
 
@@ -185,7 +174,7 @@ class Checks:
             case "reader_stalled":
                 return any(client.may_stall for client in self._world.clients)
             case "startup_timeout":
-                return live.started_at is None and now - live.opened_at >= min(self._wait_s(live), 0.5)
+                return live.started_at is None and now - live.opened_at >= min(self.wait_s(live), 0.5)
             case "request_timeout":
                 return running_s >= app.request_timeout
             case "first_event_timeout":
@@ -219,7 +208,7 @@ class Checks:
             if one.process.pid == runner.child.pid
         )
 
-    def _wait_s(self, live: LiveRequest) -> float:
+    def wait_s(self, live: LiveRequest) -> float:
         """The longest that a request may wait for its slot."""
         return self._world.start_timeouts.get(live.headers.get("user-agent", ""), self._world.limits.slot_wait_s)
 
@@ -326,198 +315,3 @@ class Checks:
             self.that(type_ in ERROR_TYPES, f"{who} was told {type_}")
             self.that(type_ != "internal_error", f"{who}: a fault of Headrace's own")
             self.that(client.headers["x-fal-error-type"] == type_, f"{who} was told two types")
-
-    # --- asked behind every turn ------------------------------------------------------------------------
-
-    def after_turn(self) -> None:
-        """No slot is counted twice."""
-        if self.violation is not None:
-            raise self.violation
-        for pool in self._world.pools:
-            slots = pool.app.max_multiplexing
-            for runner in pool.fleet.runners:
-                busy = runner.link.busy
-                if busy > slots:
-                    self.fail(f"runner {runner.process.pid} has {busy} requests and {slots} slots")
-
-    # --- asked when time is about to pass ---------------------------------------------------------------
-
-    def at_rest(self) -> None:
-        """Whatever was due is done: now everything must be in order."""
-        self._world.look_for_pools()
-        for pool in self._world.pools:
-            self._check_pool(pool)
-        self._check_links()
-        if self.now >= self._next_look:
-            self._next_look = self.now + _LOOK_EVERY_S
-            for live in tuple(self._world.dispatcher._live.values()):
-                self._check_request(live)
-            for client in self._world.active_clients:
-                self._check_that_it_moves(client)
-        if self.violation is not None:
-            raise self.violation
-
-    def _check_pool(self, pool: Pool) -> None:
-        fleet, slots = pool.fleet, pool.app.max_multiplexing
-        for live in pool._waiting:
-            self.that(live.state is State.QUEUED, f"{live.id} waits, and is {live.state.value}")
-        if pool._waiting:
-            for runner in fleet.runners:
-                has_room = runner.takes_work and runner.link.busy < slots
-                self.that(
-                    not has_room, f"{pool.waiting} requests wait, and runner {runner.process.pid} has a free slot"
-                )
-        there = len(fleet.runners) + fleet._starting
-        allowed = pool.app.runners_max
-        leaving = sum(not runner.takes_work for runner in fleet.runners)
-        self.that(
-            there - leaving <= allowed, f"{there - leaving} runners of {pool.app.name}, {allowed} are allowed"
-        )
-        self._check_that_runners_come(pool)
-
-    def _check_that_runners_come(self, pool: Pool) -> None:
-        """A runner that is wanted is started within the time that its predecessor's end may take."""
-        fleet = pool.fleet
-        short = fleet._wanted - fleet.working - fleet._starting
-        if short <= 0 or fleet._retry is not None or fleet._tasks is None:
-            self._short_since.pop(pool, None)
-            return
-        since = self._short_since.setdefault(pool, self.now)
-        bound_s = self._world.limits.kill_grace_s + 1.0 + _LATE_S
-        self.that(
-            self.now - since <= bound_s, f"{short} runners of {pool.app.name} are missing since {since:.3f} s"
-        )
-
-    def _check_links(self) -> None:
-        """Node and runner agree on what runs; they may differ by what is on the wire."""
-        holders: set[str] = set()
-        for child in self._world.kernel.children.values():
-            on_node = child.link._streams
-            for live in on_node.values():
-                self.that(live.id not in holders, f"{live.id} is at two runners")
-                self.that(not live.is_final, f"{live.id} holds a slot and is {live.state.value}")
-                holders.add(live.id)
-                self._check_log(live)
-            if child.is_dead or child.link.closed.done() or child.inside.end.other.is_closing():
-                continue
-            at_runner = child.inside.calls
-            self.that(at_runner.keys() <= on_node.keys(), f"runner {child.pid} works on what the node forgot")
-            is_quiet = child.inside.end.is_idle and child.inside.end.other.is_idle and not child.inside.is_frozen
-            if is_quiet:
-                self.that(
-                    at_runner.keys() == on_node.keys(), f"runner {child.pid} does not work on what it was given"
-                )
-                for stream, call in at_runner.items():
-                    self.that(call.id == on_node[stream].id, f"stream {stream} is two requests")
-                    self._check_credit(call, on_node[stream])
-
-    def _check_credit(self, call: Call, live: WatchedRequest) -> None:
-        """Nobody waits for credit when three quarters of the window were taken: it comes a quarter at a time."""
-        if call.waits_for_credit and not live.is_over:
-            taken = live.told_cost if live.replay.pace is not None else live.replay.cost
-            ahead, window = call.spent - taken, self._world.limits.window_bytes
-            self.that(ahead >= window * 3 // 4, f"{call.id} waits for credit, {ahead} bytes ahead of its reader")
-
-    def _check_request(self, live: WatchedRequest) -> None:
-        app, limits, now = live.route.app, self._world.limits, self.now
-        if live.state is State.CANCELLING:
-            # Told to stop, its runner retired, waited for, ended by force.
-            bound_s = limits.cancel_grace_s + app.request_timeout + 4 * limits.kill_grace_s + 1 + _LATE_S
-            self.that(now - live.over_since <= bound_s, f"{live.id} was cancelled and does not end")
-            return
-        if not live._readers:
-            self.that(live.left_at is not None, f"nobody reads {live.id}, and nobody left it")
-            assert live.left_at is not None
-            self.that(now - live.left_at <= live.grace_s + _LATE_S, f"{live.id} goes on without a reader")
-        if live.state is State.QUEUED:
-            waited_s = now - live.opened_at
-            self.that(waited_s <= self._wait_s(live) + _LATE_S, f"{live.id} waits for {waited_s:.3f} s")
-            return
-        running_s = now - (live.started_at or 0.0)
-        self.that(running_s <= app.request_timeout + _LATE_S, f"{live.id} runs for {running_s:.3f} s")
-        if live.route.endpoint.stream_path is None:
-            return
-        if app.first_event_timeout and not live.replay.end:
-            self.that(running_s <= app.first_event_timeout + _LATE_S, f"{live.id} has no first event")
-        if app.event_gap_timeout and live.replay.end:
-            quiet_s = now - live.quiet_since
-            self.that(
-                quiet_s <= app.event_gap_timeout * 1.25 + _LATE_S, f"{live.id} is silent for {quiet_s:.3f} s"
-            )
-
-    def _check_that_it_moves(self, client: Client) -> None:
-        """A reader who takes nothing is cut off."""
-        limits = self._world.limits
-        if client.is_moving:
-            client.moved_at = self.now
-        bound_s = max(limits.stall_timeout_s, limits.flush_timeout_s) + 2 * _LATE_S
-        self.that(
-            self.now - client.moved_at <= bound_s,
-            f"client {client.number} takes nothing since {client.moved_at:.3f} s",
-        )
-
-    def _check_log(self, live: WatchedRequest) -> None:
-        """The log of a running request is within its bounds. What changed in it is noted, for its deadlines."""
-        limits, replay = self._world.limits, live.replay
-        if replay.end != live.seen_end or live.is_held_by_reader:
-            live.seen_end, live.quiet_since = replay.end, self.now
-        count = replay.end - replay.first
-        bytes_max, events_max = limits.replay_bytes_max, limits.replay_events_max
-        # What the reader who sets the pace has not taken stays; so does what it had taken until the next event.
-        bytes_max += limits.ahead_bytes_max
-        events_max += limits.ahead_bytes_max // EVENT_OVERHEAD_BYTES
-        self.that(replay.kept <= bytes_max, f"{live.id} keeps {replay.kept} bytes, {bytes_max} are allowed")
-        self.that(count <= events_max, f"{live.id} keeps {count} events, {events_max} are allowed")
-        if live.rested_unpaced and replay.cost != live.rested_cost and count > 1:
-            self.that(replay.kept <= limits.replay_bytes_max, f"{live.id} keeps {replay.kept} bytes for nobody")
-        live.rested_unpaced, live.rested_cost = replay.pace is None, replay.cost
-
-    # --- asked at the end -------------------------------------------------------------------------------
-
-    def after_the_storm(self) -> None:
-        """All has ended, and as many runners are there as are wanted."""
-        world = self._world
-        self.that(not world.dispatcher.live, f"{world.dispatcher.live} requests are still alive")
-        for pool in world.catalog.pools.values():
-            fleet = pool.fleet
-            self.that(not pool.waiting, f"{pool.waiting} requests wait for ever")
-            self.that(
-                fleet.working == len(fleet.runners) == pool.app.min_concurrency,
-                f"{pool.app.name} has {fleet.working} runners",
-            )
-            for runner in fleet.runners:
-                self.that(not runner.link.busy, f"runner {runner.process.pid} is busy with nothing")
-
-    def nothing_is_left(self) -> None:
-        """The node is gone: no request without an end, no process, no device, no byte, no task, no timer."""
-        world = self._world
-        for live in self.requests.values():
-            self.that(live.is_final or live.state is State.QUEUED, f"{live.id} ended as {live.state.value}")
-        unended = sum(not live.is_final for live in self.requests.values())
-        self.that(unended <= self.refused, f"{unended} requests have no end; {self.refused} were refused")
-        self.that(not world.kernel.alive, f"runners {[child.pid for child in world.kernel.alive]} are still there")
-        devices = world.launcher.devices
-        self.that(devices.free == devices.total, f"{devices.total - devices.free} devices are leased to nobody")
-        self._check_meters()
-        for task in world.loop.tasks:
-            self.that(task.done(), f"a task is left: {task!r}")
-            if not task.cancelled() and task._log_traceback:  # type: ignore[attr-defined]
-                self.fail(f"nobody asked how {task.get_name()} ended: {task.exception()!r}")
-        self.that(not world.loop.timers, f"timers are left: {world.loop.timers}")
-
-    def _check_meters(self) -> None:
-        world = self._world
-        numbers = [app.numbers.counters for app in world.meters._apps.values()]
-
-        def total(name: str) -> float:
-            return sum(count.value for counters in numbers for count in counters[name].values())
-
-        ended = sum(live.is_final for live in self.requests.values())
-        counted = total("headrace_requests_total")
-        self.that(
-            counted == ended + self.refused, f"{counted:g} requests counted, {ended} ended, {self.refused} refused"
-        )
-        starts, ends = total("headrace_runner_starts_total"), total("headrace_runner_ends_total")
-        self.that(starts == ends, f"{starts:g} runners started, {ends:g} ended")
-        held = world.dispatcher.bodies.taken if world.clients else 0
-        self.that(not held, f"{held} bytes of bodies are held for nobody")

@@ -35,7 +35,7 @@ class Habit:
     stalls_at_bytes: float = math.inf  # from then on it takes nothing
     leaves_s: float = math.inf
     vanishes: bool = False  # it leaves without a word
-    comes_back_s: float = math.inf  # after it left
+    comes_back_s: float = math.inf  # after it left, or had everything
     is_followed_s: float = math.inf  # when somebody else begins to watch the same request
     stops_s: float = math.inf  # when it asks that the request be stopped
 
@@ -140,6 +140,8 @@ class Client:
         watch.cancel()
         if self._reading is not None:
             self._reading.cancel()
+        if self.is_complete and self.position and self.method == "POST":
+            world.later(habit.comes_back_s, self._come_back)  # as a browser's EventSource does
         del world.active_clients[self]
         world.checks.client_is_done(self)
 

@@ -116,7 +116,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """There is no other thread that could wake this one."""
 
-    def run_in_executor(self, executor: object, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+    def run_in_executor(self, executor: object, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Do on the spot what would go to a thread."""
         future: asyncio.Future[T] = self.create_future()
         future.set_result(func(*args))

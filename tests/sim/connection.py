@@ -22,7 +22,7 @@ class SimOutlet(Outlet):
     @property
     def untaken_bytes(self) -> int:
         """As `Outlet.untaken_bytes`, without an ioctl."""
-        transport: Transport = self._connection.transport  # type: ignore[assignment]
+        transport: Transport = self._connection.transport
         return transport.get_write_buffer_size() + len(transport.sent)
 
 
@@ -43,7 +43,7 @@ class Transport(asyncio.Transport):
         self._is_closed = False
         self._is_lost = False
 
-    def write(self, data: bytes) -> None:  # type: ignore[override]
+    def write(self, data: bytes) -> None:
         """Send what the kernel has room for, and keep the rest."""
         assert not self._is_closed, "uvloop raises for a write to a closed connection"
         self._unsent += data
@@ -126,7 +126,7 @@ class Connection:
         self.transport = transport
         self.flow = transport.flow
         self.is_lost = asyncio.Event()
-        self.outlet = SimOutlet(self, Cycle(scope))  # type: ignore[arg-type]
+        self.outlet = SimOutlet(self, Cycle(scope))
         transport.on_ready = self._ready
         transport.on_lost = self._lost
 

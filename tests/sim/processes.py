@@ -139,7 +139,7 @@ class SimLauncher(Launcher):
 
     async def start(self, target: str, further: Mapping[str, str] | None = None) -> RunnerProcess:
         """Start a runner, as `Launcher.start`."""
-        world: World = self._world  # type: ignore[attr-defined]
+        world: World = self._world
         await asyncio.sleep(world.dice.choice((0.0, 0.002)))
         if world.is_storm and world.dice.random() < 0.02 * world.plan.rough_births:
             raise OSError("the system has no process left")
@@ -152,4 +152,4 @@ class SimLauncher(Launcher):
         child.link = ours.protocol = RunnerLink(self.limits)
         child.link.connection_made(ours)
         child.stdout.feed_data(b"the first words\n")
-        return RunnerProcess(child, child.link, self.limits)  # type: ignore[arg-type]
+        return RunnerProcess(child, child.link, self.limits)

@@ -49,7 +49,7 @@ class End(asyncio.Transport):
 
     # --- out --------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:  # type: ignore[override]
+    def write(self, data: bytes) -> None:
         """Send `data`; what the wire has no room for waits here."""
         if data and not self._is_closing:
             self._unsent.append(bytes(data))

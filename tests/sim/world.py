@@ -25,7 +25,7 @@ from headrace.gateway.app import Door, Gateway
 from headrace.gateway.auth import Authenticator
 from headrace.gateway.origins import Origins
 from headrace.supervisor import catalog, dispatch, group, output, process, streams
-from headrace.supervisor.catalog import Catalog, LoadFault, Loaded, load_all
+from headrace.supervisor.catalog import Catalog, Loaded, LoadFault, load_all
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.meters import Meters
 from headrace.supervisor.pool import Pool
@@ -33,9 +33,10 @@ from headrace.supervisor.streams import LiveRequest
 from tests.sim.checks import Checks, Violation
 from tests.sim.clients import Client, Habit
 from tests.sim.clock import VirtualLoop
+from tests.sim.looks import Looks
+from tests.sim.natures import Course, Nature
 from tests.sim.plan import Plan, changed
 from tests.sim.processes import Kernel, SimLauncher
-from tests.sim.runners import Course, Nature
 
 _TARGET = "model.py"
 _log = logging.getLogger("headrace")
@@ -52,6 +53,7 @@ class World:
         self.loop = VirtualLoop()
         self.kernel = Kernel()
         self.checks = Checks(self)
+        self.looks = Looks(self)
         self.meters = Meters()
         self.pools: dict[Pool, None] = {}  # every one that was ever looked up
         self.clients: list[Client] = []
@@ -114,7 +116,7 @@ class World:
         self.note(str(self.plan))
         with _instead_of_the_machine(self):
             self.loop.run(self._main())
-            self.checks.nothing_is_left()
+            self.looks.nothing_is_left()
             if self.checks.violation is not None:
                 raise self.checks.violation
 
@@ -130,7 +132,7 @@ class World:
         self.catalog = Catalog(loaded, {}, self.launcher, self.limits, self.meters)
         self.dispatcher = _CountingDispatcher(self)
         self.gateway = _Views(self)
-        self.loop.after_turn, self.loop.at_rest = self.checks.after_turn, self.checks.at_rest
+        self.loop.after_turn, self.loop.at_rest = self.looks.after_turn, self.looks.at_rest
         async with asyncio.TaskGroup() as tasks:
             node = [
                 tasks.create_task(self.catalog.run(reload=bool(self.plan.reloads)), name="catalog"),
@@ -167,10 +169,10 @@ class World:
         deadline = self.loop.time() + self.plan.ends_within_s
         while not (all(task.done() for task in self._tasks) and not self.dispatcher.live and self._is_settled()):
             if self.loop.time() > deadline:
-                self.checks.after_the_storm()  # it knows what is wrong
+                self.looks.after_the_storm()  # it knows what is wrong
                 self.checks.fail(f"clients wait for ever: {[task for task in self._tasks if not task.done()]}")
             await asyncio.sleep(1.0)
-        self.checks.after_the_storm()
+        self.looks.after_the_storm()
 
     def _is_settled(self) -> bool:
         return all(
@@ -190,7 +192,9 @@ class World:
         await asyncio.gather(*self._tasks)
 
     def edit(self) -> None:
-        """Somebody edits the file."""
+        """Somebody edits the file, if the storm is not over."""
+        if not self.is_storm:
+            return
         self.versions += 1
         self._apps = changed(self._apps, self.dice)
         self.note(f"the file is changed: {self._apps}")
@@ -240,7 +244,7 @@ class _Views(Gateway):
     def __init__(self, world: World) -> None:
         self._catalog = world.catalog
         self._dispatcher = world.dispatcher
-        self._queue = _NoQueue()  # type: ignore[assignment]
+        self._queue = _NoQueue()
         self._meters = world.meters
         self._door = Door(Authenticator(None), Origins(loopback_only=True), Addresses())
         self._limits = world.limits

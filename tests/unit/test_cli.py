@@ -16,7 +16,8 @@ from headrace.cli.failures import Failure
 from headrace.cli.screen import PipeScreen, TerminalScreen, plain
 
 COMMANDS = [
-    [], ["serve"], ["demo"], ["stream"], ["run"], ["apps"], ["conformance"], ["env"], ["doctor"],
+    [], ["serve"], ["demo"], ["stream"], ["run"], ["apps"], ["submit"], ["status"], ["logs"], ["result"], ["cancel"],
+    ["attach"], ["conformance"], ["env"], ["doctor"],
     ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"],
     ["models"], ["models", "pull"], ["models", "list"],
 ]  # fmt: skip

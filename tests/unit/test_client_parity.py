@@ -81,7 +81,7 @@ def test_a_stream_closes_without_await_in_both_shells() -> None:
 
 @pytest.mark.parametrize(("name", "cls"), [
     (f"{name}{suffix}", cls)
-    for name in ("stream", "run", "submit", "subscribe", "status", "result", "cancel")
+    for name in ("stream", "attach", "run", "submit", "subscribe", "status", "result", "cancel")
     for suffix, cls in (("", Client), ("_async", AsyncClient))
 ])  # fmt: skip
 def test_the_module_functions_are_the_methods_of_a_default_client(name: str, cls: type) -> None:
@@ -92,7 +92,7 @@ def test_the_module_functions_are_the_methods_of_a_default_client(name: str, cls
     assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(function)
 
 
-@pytest.mark.parametrize("module", ["_sync", "_async", "_sync_queue", "_async_queue"])
+@pytest.mark.parametrize("module", ["_sync", "_async", "_sync_queue", "_async_queue", "_sync_stream", "_async_stream"])
 def test_the_shells_are_thin(module: str) -> None:
     source = Path(headrace.client.__file__).with_name(f"{module}.py").read_text()
     imported = {

@@ -17,7 +17,8 @@ NAMES = [
     "Cancelled", "Client", "Completed", "ConnectTimeout", "ConnectionFailed", "DeadlinePassed", "EventTimeout",
     "FieldException", "HeadraceError", "InProgress", "InvalidInput", "NotFound", "Overloaded", "PermissionDenied",
     "ProtocolError", "Queued", "ReadTimeout", "Request", "Status", "StreamCut", "StreamError", "SyncRequestHandle",
-    "TLSFailed", "Timeout", "__version__", "cancel", "cancel_async", "emit", "endpoint", "fal_client", "result",
+    "TLSFailed", "Timeout", "__version__", "attach", "attach_async", "cancel", "cancel_async", "emit", "endpoint",
+    "fal_client", "result",
     "result_async", "run", "run_async", "status", "status_async", "stream", "stream_async", "submit", "submit_async",
     "subscribe", "subscribe_async",
 ]  # fmt: skip

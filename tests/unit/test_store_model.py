@@ -52,10 +52,10 @@ class Model:
 
     def submit(self, new):
         for id_, one in self.all.items():
-            if new.idempotency_key is not None and one.new.idempotency_key == new.idempotency_key:
+            if new.idempotency_key and one.new.idempotency_key == new.idempotency_key and id_ != new.id:
                 return (id_, True) if one.new.body == new.body else IdempotencyConflict
         if new.id in self.all:
-            return new.id, True
+            return new.id, False
         if len([one for one in self.all.values() if one.state is State.QUEUED]) >= (new.queue_length_max or 1_000):
             return QueueFull
         self.all[new.id] = One(new)

@@ -61,7 +61,7 @@ def test_nothing_is_known_of_a_request_that_never_was(tmp_path):
 
 
 def test_a_submit_repeated_with_its_id_is_the_same_request(tmp_path):
-    new = a_request(queue_length_max=1)
+    new = a_request(queue_length_max=1, idempotency_key="k")
 
     async def go():
         async with a_store(tmp_path) as store:
@@ -71,7 +71,7 @@ def test_a_submit_repeated_with_its_id_is_the_same_request(tmp_path):
 
     first, again, open_requests, body = asyncio.run(go())
 
-    assert (first.is_duplicate, again) == (False, Submitted(new.id, is_duplicate=True))
+    assert first == again == Submitted(new.id, is_duplicate=False)
     assert [one.id for one in open_requests] == [new.id]
     assert body == b"{}"
 
@@ -177,6 +177,7 @@ def test_of_many_at_once_exactly_as_many_enter_the_queue_as_may(tmp_path):
     assert len(queued) == 10
 
 
+@pytest.mark.promise("Q6")
 def test_of_many_at_once_with_one_key_one_is_queued(tmp_path):
     async def go():
         async with a_store(tmp_path) as store:
@@ -355,6 +356,7 @@ def test_an_attempt_ends_its_request_once(tmp_path):
     assert not appended
 
 
+@pytest.mark.promise("Q2")
 def test_an_attempt_that_was_given_up_can_do_nothing_any_more(tmp_path):
     async def go():
         async with a_store(tmp_path) as store:

@@ -241,6 +241,22 @@ def test_a_caller_who_left_before_the_beginning_is_passed_over(desk):
     assert desk.numbers() == [2]
 
 
+def test_when_every_caller_has_left_the_writer_goes_on(desk):
+    async def go():
+        held = await desk.held_up()
+        left = await waiting(desk.put(1), desk.put(2))
+        for task in left:
+            task.cancel()
+        await asyncio.sleep(0)
+        desk.gate.set()
+        await held
+        await desk.put(3)
+
+    asyncio.run(go())
+
+    assert desk.numbers() == [3]
+
+
 def test_a_disk_that_does_not_answer_is_told_in_time(tmp_path):
     desk = Desk(tmp_path, answer_timeout_s=0.2)
 

@@ -57,6 +57,7 @@ KNOBS: Final[Mapping[str, Knob]] = {
     "first_event_timeout": _SECONDS,
     "event_gap_timeout": _SECONDS,
     "on_disconnect": Knob("'cancel', 'finish' or 'grace:SECONDS'", _policy),
+    "log_items": Knob("True or False", lambda value: isinstance(value, bool)),
     "stream_error_end": Knob("'cut' or 'clean'", lambda value: str(value) in {"cut", "clean"}),
 }
 
@@ -93,6 +94,8 @@ class App:
     - `first_event_timeout`: seconds from its slot to a stream's first event, default none
     - `event_gap_timeout`: seconds between two events of a stream, default none
     - `on_disconnect`: "cancel" (default), "finish" or "grace:SECONDS": what happens when the last reader leaves
+    - `log_items`: True (default) or False: whether an item with a `progress` or a `message` is also a line of its
+      queued request's log
     - `stream_error_end`: "cut" (default) or "clean": the end of the connection behind an error event
 
     `setup` runs once per process before it takes work, `teardown` when it leaves; both may be `async def`.

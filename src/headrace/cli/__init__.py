@@ -1,8 +1,9 @@
-"""The command line: `headrace serve`, `stream`, `run`, `apps`, `conformance`, `keys`, `models`, `demo`, `env`,
-`doctor`.
+"""The command line: `headrace serve`, `stream`, `run`, `apps`, `submit`, `status`, `logs`, `result`, `cancel`,
+`attach`, `conformance`, `keys`, `models`, `demo`, `env`, `doctor`.
 
     serve        start a node, or check the files it would serve
     client       ask a running server: stream, run, apps
+    queue        ask its queue: submit, status, logs, result, cancel; attach, which watches any request
     conformance  check how a server streams, ours or another's
     keys         create, list and revoke keys
     models       the models that Headrace can fetch; `weights` does the fetching
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import typer
 
-from headrace.cli import client, conformance, demo, doctor, env, keys, models, serve
+from headrace.cli import client, conformance, demo, doctor, env, keys, models, queue, serve
 from headrace.cli.help import examples
 
 app = typer.Typer(
@@ -45,6 +46,12 @@ app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("stream", epilog=client.STREAM_EXAMPLES)(client.stream)
 app.command("run", epilog=client.RUN_EXAMPLES)(client.run)
 app.command("apps", epilog=client.APPS_EXAMPLES)(client.apps)
+app.command("submit", epilog=queue.SUBMIT_EXAMPLES)(queue.submit)
+app.command("status", epilog=queue.STATUS_EXAMPLES)(queue.status)
+app.command("logs", epilog=queue.LOGS_EXAMPLES)(queue.logs)
+app.command("result", epilog=queue.RESULT_EXAMPLES)(queue.result)
+app.command("cancel", epilog=queue.CANCEL_EXAMPLES)(queue.cancel)
+app.command("attach", epilog=queue.ATTACH_EXAMPLES)(queue.attach)
 app.command("conformance", epilog=conformance.EXAMPLES)(conformance.conformance)
 app.command("env", epilog=env.EXAMPLES)(env.env)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)

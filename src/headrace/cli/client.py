@@ -1,4 +1,4 @@
-"""`headrace stream`, `run` and `apps`: ask a running server, here or anywhere."""
+"""`headrace stream`, `run` and `apps`: ask a running server, here or anywhere. `queue` asks the server's queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace.cli.failures import Failure, told
 from headrace.cli.help import examples
 
 if TYPE_CHECKING:
-    from headrace.client import Client
+    from headrace.client import Client, Stream
 
 STREAM_EXAMPLES = examples(
     "headrace stream headrace/smollm2 prompt='Why is the sky blue?' max_tokens=64",
@@ -27,8 +27,10 @@ STREAM_EXAMPLES = examples(
 RUN_EXAMPLES = examples("headrace run headrace/smollm2 prompt='Say hello' | jq -r .output")
 APPS_EXAMPLES = examples("headrace apps", "headrace apps --url http://127.0.0.1:9000")
 
-_App = Annotated[str, typer.Argument(metavar="APP", help="owner/alias, or owner/alias/path.", show_default=False)]
-_Pairs = Annotated[
+AppName = Annotated[
+    str, typer.Argument(metavar="APP", help="owner/alias, or owner/alias/path.", show_default=False)
+]
+Pairs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
@@ -36,11 +38,11 @@ _Pairs = Annotated[
         show_default=False,
     ),
 ]
-_Json = Annotated[
+JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="The input as a JSON object; - for stdin.")
 ]
-_Url = Annotated[str | None, typer.Option(help="The server. [HEADRACE_URL; else http://127.0.0.1:8080]")]
-_Key = Annotated[
+Url = Annotated[str | None, typer.Option(help="The server. [HEADRACE_URL; else http://127.0.0.1:8080]")]
+Key = Annotated[
     str | None,
     typer.Option(help="The key; safer in the environment. [HEADRACE_KEY; else as saved for the server]"),
 ]
@@ -49,12 +51,12 @@ _Timeout = Annotated[float | None, typer.Option(help="Seconds without a byte bef
 
 @told
 def stream(
-    app: _App,
-    pairs: _Pairs = None,
-    input: _Json = None,
+    app: AppName,
+    pairs: Pairs = None,
+    input: JsonFile = None,
     path: Annotated[str, typer.Option(help="The stream's path below APP.")] = "/stream",
-    url: _Url = None,
-    key: _Key = None,
+    url: Url = None,
+    key: Key = None,
     timeout: _Timeout = None,
     event_timeout: Annotated[float | None, typer.Option(help="Seconds without an item before giving up.")] = None,
 ) -> None:
@@ -62,46 +64,33 @@ def stream(
 
     On a terminal, text is joined and progress is a bar; in a pipe, every item is a line of JSON.
     """
-    from headrace.cli.screen import screen_for, tell_end
-
     arguments = read_arguments(pairs, input)
-    screen = screen_for(sys.stdout)
-    started = time.monotonic()
-    first_s: float | None = None
-    count = 0
     with (
         asking(url, key) as client,
-        contextlib.closing(screen),
         client.stream(app, arguments, path=path, timeout=timeout, event_timeout=event_timeout) as items,
     ):
-        for item in items:
-            if first_s is None:
-                first_s = time.monotonic() - started
-            count += 1
-            screen.show(item)
-    tell_end(count, first_s, time.monotonic() - started)
+        show_items(items)
 
 
 @told
 def run(
-    app: _App,
-    pairs: _Pairs = None,
-    input: _Json = None,
+    app: AppName,
+    pairs: Pairs = None,
+    input: JsonFile = None,
     path: Annotated[str, typer.Option(help="The endpoint's path below APP.")] = "",
-    url: _Url = None,
-    key: _Key = None,
+    url: Url = None,
+    key: Key = None,
     timeout: _Timeout = None,
 ) -> None:
     """Run an app to its end and print the result as JSON."""
     arguments = read_arguments(pairs, input)
     with asking(url, key) as client:
         result = client.run(app, arguments, path=path, timeout=timeout)
-    indent = 2 if sys.stdout.isatty() else None
-    typer.echo(json.dumps(result, indent=indent, ensure_ascii=not sys.stdout.isatty()))
+    show_json(result)
 
 
 @told
-def apps(url: _Url = None, key: _Key = None) -> None:
+def apps(url: Url = None, key: Key = None) -> None:
     """List a server's apps: state, and the path of every view."""
     with asking(url, key) as client:
         listed = client._get_json("/v1/apps")["apps"]  # noqa: SLF001 - the SDK keeps it for us
@@ -112,6 +101,28 @@ def apps(url: _Url = None, key: _Key = None) -> None:
             for view, view_path in endpoint["views"].items():
                 if view_path is not None:
                     typer.echo(f"  {view:<7} POST {view_path}  {endpoint['doc']}".rstrip())
+
+
+def show_items(items: Stream) -> None:
+    """Show the items of a stream as they come, and its figures after its end."""
+    from headrace.cli.screen import screen_for, tell_end
+
+    started = time.monotonic()
+    first_s: float | None = None
+    count = 0
+    with contextlib.closing(screen_for(sys.stdout)) as screen:
+        for item in items:
+            if first_s is None:
+                first_s = time.monotonic() - started
+            count += 1
+            screen.show(item)
+    tell_end(count, first_s, time.monotonic() - started)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON: one line in a pipe, laid out on a terminal."""
+    is_terminal = sys.stdout.isatty()
+    typer.echo(json.dumps(value, indent=2 if is_terminal else None, ensure_ascii=not is_terminal))
 
 
 @contextlib.contextmanager
@@ -138,7 +149,7 @@ def _words(error: Any) -> str:
         text += f" (request {error.request_id})"
     if isinstance(error, errors.AuthenticationError):
         text += ". On the server's machine: headrace keys create"
-    elif isinstance(error, errors.NotFound):
+    elif isinstance(error, errors.NotFound) and error.error_type != "request_not_found":
         text += ". See what there is: headrace apps"
     elif isinstance(error, errors.ConnectionFailed):
         text += f"{'' if text.endswith('?') else '.'} Start a server: headrace serve app.py"

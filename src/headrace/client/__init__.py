@@ -1,9 +1,12 @@
 """The SDK: calls to a server, as `Client` and `AsyncClient`, and as functions bound to a client of each.
 
     _functions           the functions of this package: calls of a client that is made on first use
-    _sync, _async        the two shells: Client, Stream and AsyncClient, AsyncStream
+    _sync, _async        the two shells: Client and AsyncClient
+    _sync_stream, _async_stream   what they return for a stream: Stream, AsyncStream
     _sync_queue, _async_queue   their queue's side, and SyncRequestHandle, AsyncRequestHandle
-    _request, _answer    what they think: sans-IO, shared; _queue, _watch: of the queue
+    _request, _answer    what they think: sans-IO, shared
+    _queue, _watch       what they think of the queue
+    _resume              what they think of a stream that survives cuts
     _urllib3, _aiohttp   one HTTP exchange each
     _body, _proxy        the parts of HTTP that those libraries leave to us
     credentials          which server, which key
@@ -19,6 +22,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from headrace.client._functions import (
+    attach,
+    attach_async,
     cancel,
     cancel_async,
     result,
@@ -56,11 +61,13 @@ from headrace.client.errors import (
 )
 
 if TYPE_CHECKING:
-    from headrace.client._async import AsyncClient, AsyncStream
+    from headrace.client._async import AsyncClient
     from headrace.client._async_queue import AsyncRequestHandle
+    from headrace.client._async_stream import AsyncStream
     from headrace.client._queue import Completed, InProgress, Queued, Status
-    from headrace.client._sync import Client, Stream
+    from headrace.client._sync import Client
     from headrace.client._sync_queue import SyncRequestHandle
+    from headrace.client._sync_stream import Stream
 
 __all__ = [
     "APIError",
@@ -91,6 +98,8 @@ __all__ = [
     "SyncRequestHandle",
     "TLSFailed",
     "Timeout",
+    "attach",
+    "attach_async",
     "cancel",
     "cancel_async",
     "result",
@@ -110,13 +119,13 @@ __all__ = [
 _MODULES = {
     "AsyncClient": "_async",
     "AsyncRequestHandle": "_async_queue",
-    "AsyncStream": "_async",
+    "AsyncStream": "_async_stream",
     "Client": "_sync",
     "Completed": "_queue",
     "InProgress": "_queue",
     "Queued": "_queue",
     "Status": "_queue",
-    "Stream": "_sync",
+    "Stream": "_sync_stream",
     "SyncRequestHandle": "_sync_queue",
 }
 

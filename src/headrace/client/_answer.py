@@ -189,6 +189,11 @@ class Items:
         self._head = head
         self._decoder = Decoder()
 
+    @property
+    def last_event_id(self) -> str:
+        """The id of the last event, "" if none had one."""
+        return self._decoder.last_event_id
+
     def feed(self, data: bytes) -> list[dict[str, Any]]:
         """Return the items that end in this piece."""
         items: list[dict[str, Any]] = []

@@ -1,13 +1,15 @@
-"""`AsyncClient` and `AsyncStream`: the SDK for programs with asyncio.
+"""`AsyncClient`: the SDK for programs with asyncio.
 
 A thin shell. What is sent and what an answer means stands in `_request` and `_answer`, the connection in
-`_aiohttp`; here is only the order of things. `_sync` has the same shape, and a test compares the two.
+`_aiohttp`, what it makes of a stream in `_async_stream`; here is only the order of things. `_sync` has the same
+shape, and a test compares the two.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Never, Self
@@ -18,14 +20,13 @@ from headrace.client._answer import (
     ERROR_BODY_BYTES_MAX,
     ERROR_BODY_WAIT_S,
     RESULT_BYTES_MAX,
-    Items,
     api_error,
-    check_stream,
     is_success,
     result_of,
     result_too_large,
 )
 from headrace.client._async_queue import AsyncQueueCalls
+from headrace.client._async_stream import AsyncStream
 from headrace.client._request import (
     CONNECT_TIMEOUT_S,
     STREAM_TYPE,
@@ -36,6 +37,7 @@ from headrace.client._request import (
     build_get,
     refuse_options,
 )
+from headrace.client._resume import attached, begun
 
 
 class AsyncClient(AsyncQueueCalls):
@@ -48,7 +50,7 @@ class AsyncClient(AsyncQueueCalls):
     - `connect_timeout`: seconds to a connection
 
     Raises `ValueError` for an address, a proxy or a key that cannot be one, `BadCredentials` for a damaged
-    credentials file. No stream and no run is ever sent twice, and no redirect is followed.
+    credentials file. No run is ever sent twice, nor a stream unless it is to be resumed; no redirect is followed.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class AsyncClient(AsyncQueueCalls):
         timeout: float | None = None,
         event_timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
+        resume: bool = False,
         **refused: Never,
     ) -> AsyncStream:
         """Return the items that an endpoint yields, each as soon as it is made.
@@ -112,13 +115,52 @@ class AsyncClient(AsyncQueueCalls):
         - `timeout`: seconds without a byte; heartbeats count. By default the client's
         - `event_timeout`: seconds without an event; heartbeats do not count
         - `headers`: sent with the rest, and over them
+        - `resume`: whether a lost connection is made again, so that the loop goes on with the next item, none lost
+          and none twice. For a Headrace server; the request is started once, and goes on for 30 s without us.
+          Leaving on purpose still stops it. Without a `timeout`, 30 s without a byte count as a loss
 
         Raises `TypeError` or `ValueError` here for what cannot be sent; while iterating, `APIError` before the
         first item, `StreamError` or `StreamCut` after any, and the rest of `headrace.client.errors`.
         """
         refuse_options(refused)
+        patience = self._patience(timeout, event_timeout)
+        if resume:
+            key = str(uuid.uuid4())
+            resumption = begun(
+                self._target, application, arguments, idempotency_key=key, path=path, headers=headers
+            )
+            return AsyncStream(self, resumption.request, patience, resumption)
         request = build(self._target, application, arguments, path=path, headers=headers, accept=STREAM_TYPE)
-        return AsyncStream(self, request, self._patience(timeout, event_timeout))
+        return AsyncStream(self, request, patience)
+
+    def attach(
+        self,
+        application: str,
+        request_id: str,
+        *,
+        after: str | None = None,
+        resume: bool = True,
+        timeout: float | None = None,
+        event_timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncStream:
+        """Return the items of a request that somebody began, this program or another, from the first one on.
+
+        It can be watched while it waits or runs, and for a while after. Leaving the loop does not stop a queued
+        request. When a queued one begins again, there is an item `{"type": "rollback", "attempt": n}`: what came
+        before it does not count.
+
+        - `application`: "owner/alias"; a path behind it says nothing here
+        - `request_id`: from `submit`, or `request_id` of a stream
+        - `after`: the id of an event; the items behind it are returned, none if there will be no more
+        - `resume`: whether a lost connection is made again, as for `stream`
+        - `timeout`, `event_timeout`, `headers`: as for `stream`
+
+        Raises what `stream` raises: `NotFound` for a request that is unknown, or another key's; `APIError` with
+        the status 412 where the items behind `after` are not kept any more.
+        """
+        resumption = attached(self._target, application, request_id, after=after, resumes=resume, headers=headers)
+        return AsyncStream(self, resumption.request, self._patience(timeout, event_timeout), resumption)
 
     async def run(
         self,
@@ -179,101 +221,6 @@ class AsyncClient(AsyncQueueCalls):
         finally:
             exchange.close()
         raise api_error(self._target, request, exchange.head, body)
-
-
-class AsyncStream:
-    """The items of one stream: an asynchronous iterator of dicts, and a context manager that closes it.
-
-    `request_id`, `status_code` and `headers` are there from the first item on, or from the error that came in its
-    place; None and empty before.
-    """
-
-    def __init__(self, client: AsyncClient, request: Request, patience: Patience) -> None:
-        """Made by `AsyncClient.stream`."""
-        self.request_id: str | None = None
-        self.status_code: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self._client = client
-        self._request = request
-        self._patience = patience
-        self._exchange: Exchange | None = None
-        self._items: Items | None = None
-        self._ready: Iterator[dict[str, Any]] = iter(())
-        self._is_over = False
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._request}, request {self.request_id}>"
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> dict[str, Any]:
-        for item in self._ready:
-            return item
-        try:
-            self._ready = iter(await self._receive())
-        except BaseException:
-            self.close()
-            raise
-        for item in self._ready:
-            return item
-        raise StopAsyncIteration
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, type_: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the stream: the connection is closed at once, and the iteration ends. Nothing to await."""
-        self._is_over = True
-        self._ready = iter(())
-        if self._exchange is not None:
-            self._exchange.close()
-
-    async def aclose(self) -> None:
-        """Leave the stream, as `close` does; for `contextlib.aclosing` and those used to generators."""
-        self.close()
-
-    async def _receive(self) -> list[dict[str, Any]]:
-        """Wait for items and return those that came; none at the end. Raises `HeadraceError`."""
-        began = time.monotonic()
-        while not self._is_over:
-            exchange, items = await self._opened(began)
-            if items.failure is not None:
-                raise items.failure
-            data = await exchange.read(self._patience, time.monotonic() - began)
-            if not data:
-                if not self._is_over:  # or close() was called from elsewhere
-                    items.end()
-                self._is_over = True
-            elif ready := items.feed(data):
-                return ready
-        return []
-
-    async def _opened(self, began: float) -> tuple[Exchange, Items]:
-        if self._exchange is None or self._items is None:
-            try:
-                self._exchange = await self._client._open(self._request, self._patience, time.monotonic() - began)  # noqa: SLF001
-            except errors.APIError as error:
-                self._told(error.status_code, error.response_headers, error.request_id)
-                raise
-            if self._is_over:  # close() was called from elsewhere meanwhile
-                self._exchange.close()
-            head = self._exchange.head
-            self._told(head.status, head.headers, head.request_id)
-            check_stream(self._request, head)
-            self._items = Items(self._request, head)
-        return self._exchange, self._items
-
-    def _told(self, status: int, headers: Mapping[str, str], request_id: str | None) -> None:
-        self.status_code, self.headers, self.request_id = status, headers, request_id
 
 
 async def _error_body(exchange: Exchange) -> bytes:

@@ -10,11 +10,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Never
 
 if TYPE_CHECKING:
-    from headrace.client._async import AsyncClient, AsyncStream
+    from headrace.client._async import AsyncClient
     from headrace.client._async_queue import AsyncRequestHandle
+    from headrace.client._async_stream import AsyncStream
     from headrace.client._queue import Priority, Status
-    from headrace.client._sync import Client, Stream
+    from headrace.client._sync import Client
     from headrace.client._sync_queue import SyncRequestHandle
+    from headrace.client._sync_stream import Stream
 
 
 @cache
@@ -39,6 +41,7 @@ def stream(
     timeout: float | None = None,
     event_timeout: float | None = None,
     headers: Mapping[str, str] | None = None,
+    resume: bool = False,
     **refused: Never,
 ) -> Stream:
     """Return the items that an endpoint yields: `Client.stream` of a client made on first use."""
@@ -49,6 +52,7 @@ def stream(
         timeout=timeout,
         event_timeout=event_timeout,
         headers=headers,
+        resume=resume,
         **refused,
     )
 
@@ -65,6 +69,28 @@ def run(
     return _default_client().run(application, arguments, path=path, timeout=timeout, headers=headers)
 
 
+def attach(
+    application: str,
+    request_id: str,
+    *,
+    after: str | None = None,
+    resume: bool = True,
+    timeout: float | None = None,
+    event_timeout: float | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Stream:
+    """Return the items of a request by its id: `Client.attach` of a client made on first use."""
+    return _default_client().attach(
+        application,
+        request_id,
+        after=after,
+        resume=resume,
+        timeout=timeout,
+        event_timeout=event_timeout,
+        headers=headers,
+    )
+
+
 def stream_async(
     application: str,
     arguments: Mapping[str, Any] | None = None,
@@ -73,6 +99,7 @@ def stream_async(
     timeout: float | None = None,
     event_timeout: float | None = None,
     headers: Mapping[str, str] | None = None,
+    resume: bool = False,
     **refused: Never,
 ) -> AsyncStream:
     """Return the items that an endpoint yields: `AsyncClient.stream` of a client made on first use."""
@@ -83,7 +110,30 @@ def stream_async(
         timeout=timeout,
         event_timeout=event_timeout,
         headers=headers,
+        resume=resume,
         **refused,
+    )
+
+
+def attach_async(
+    application: str,
+    request_id: str,
+    *,
+    after: str | None = None,
+    resume: bool = True,
+    timeout: float | None = None,
+    event_timeout: float | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> AsyncStream:
+    """Return the items of a request by its id: `AsyncClient.attach` of a client made on first use."""
+    return _default_async_client().attach(
+        application,
+        request_id,
+        after=after,
+        resume=resume,
+        timeout=timeout,
+        event_timeout=event_timeout,
+        headers=headers,
     )
 
 

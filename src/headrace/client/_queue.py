@@ -125,12 +125,17 @@ class Links:
     cancel_url: str = field(repr=False)
 
 
+def is_request_id(value: object) -> bool:
+    """Whether this can be a request's id, and so stand in a path."""
+    return isinstance(value, str) and _REQUEST_ID.fullmatch(value) is not None
+
+
 def links_to(target: Target, application: str, request_id: str) -> Links:
     """Return the addresses of a request whose id is known. Raises `ValueError` for what cannot be one.
 
     They are the app's: an endpoint's path below it does not stand in them (fal's clients leave it out too).
     """
-    if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
+    if not is_request_id(request_id):
         raise ValueError(f"{request_id!r} is not a request's id")
     base = f"{target.queue_url}/{parse_endpoint_id(application).app}/requests/{request_id}"
     return Links(request_id, base, f"{base}/status", f"{base}/cancel")

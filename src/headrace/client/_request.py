@@ -201,6 +201,11 @@ class Patience:
             return self.bytes_s if left is None else left
         return min(left, self.bytes_s)
 
+    def left_of(self, seconds: float, waited_s: float) -> float:
+        """Return `seconds`, or what is left of the time for an event, if that is less."""
+        left = self._event_left(waited_s)
+        return seconds if left is None else min(seconds, left)
+
     def read_expired(self, request: Request, waited_s: float, request_id: str | None = None) -> errors.Timeout:
         """Return the error for a read that took longer than `to_read(waited_s)`."""
         left = self._event_left(waited_s)

@@ -19,8 +19,9 @@
     ├── ProtocolError                the answer is not what this SDK reads: not an event stream, not JSON, not HTTP
     └── BadCredentials               the credentials file cannot be read (also a ValueError)
 
-Wrong arguments are `TypeError` and `ValueError`, before anything is sent. Nothing is ever sent twice: whether to
-try again is the caller's decision, and `retryable` says whether the same request may work.
+Wrong arguments are `TypeError` and `ValueError`, before anything is sent. No stream and no run is ever sent twice:
+whether to try again is the caller's decision, and `retryable` says whether the same request may work. Which calls
+to the queue are sent again, `headrace.client._queue` tells.
 
 The names of error types on the wire are in `headrace.core.errors.ERROR_TYPES`.
 """
@@ -155,7 +156,10 @@ class TLSFailed(HeadraceError):
 
 
 class Timeout(HeadraceError, TimeoutError):
-    """We stopped waiting, and the connection is closed. `timeout` is the limit that passed, in seconds."""
+    """We stopped waiting, and the connection is closed. `timeout` is the limit that passed, in seconds.
+
+    Itself, it is a `subscribe` whose `client_timeout` passed.
+    """
 
     retryable = True
 

@@ -5,6 +5,7 @@
     routes    app names, endpoint ids, and which path is which view
     spec      what a runner tells of the apps it loaded
     frames    the bytes between a node and its runners
+    marks     whose words are whose, on a runner's outputs
     request   the life of one request, as a table of states
     replay    the bounded log of a request's events, which readers are positions in
     scheduler which waiting request gets which runner's slot

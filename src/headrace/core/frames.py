@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Final
 
 #: Raised by one with every change of the format; a runner of another version is refused at HELLO.
-VERSION: Final = 1
+VERSION: Final = 2
 
 _HEAD: Final = struct.Struct(">IBI")
 HEAD_BYTES: Final = _HEAD.size
@@ -31,9 +31,11 @@ class Kind(enum.IntEnum):
     """Every message of the link. The second word of each comment is its payload."""
 
     # --- node to runner
-    SETUP = 1  # JSON {"app": name}: be this app of those told in HELLO; run setup()
+    SETUP = 1  # JSON {"app": name}: be this app of those told in HELLO; run setup();
+    #            with "output_token" where what it prints shall be marked (see core.marks)
     CHECK = 2  # HEAD + body, as START: validate the input, take no slot; answered by CHECKED
-    START = 3  # JSON {"request_id", "path", "headers", "attempt", "window"}, a newline, then the raw JSON body
+    START = 3  # JSON {"request_id", "path", "headers", "attempt", "window"}, a newline, then the raw JSON body;
+    #            with "is_queued" and "log_items" true where its words and its items' are kept (see core.marks)
     WINDOW = 4  # u32: this many more bytes of events (core.limits.cost_of) may be made on the stream
     CANCEL = 5  # text: the reason (an error type); the stream still ends with DONE or ERROR
     PING = 6  # any bytes, answered by PONG

@@ -131,8 +131,11 @@ class Limits:
     runner_stopped_s: float = 5.0
     #: Bytes of one line a runner prints; the rest of the line is dropped and counted.
     output_line_bytes_max: int = 16 * 1024
-    #: Bytes a second that each of a runner's two outputs may put into the log; more is dropped and counted.
+    #: Bytes a second that each of a runner's two outputs, and each of its requests, may put into a log; more is
+    #: dropped and counted.
     output_bytes_per_s_max: int = 256 * 1024
+    #: Bytes of one queued request's log lines that may wait for the store: four seconds' worth, for a slow disk.
+    log_bytes_waiting_max: int = 1024 * 1024
 
     # --- stopping ---------------------------------------------------------------------------------------
     #: Seconds running requests may finish in after SIGTERM, before they are ended with `shutting_down`.

@@ -45,6 +45,7 @@ class AppSpec:
     first_event_timeout: float = 0.0  # seconds from its slot to the first event of a stream; 0: no such deadline
     event_gap_timeout: float = 0.0  # seconds between two events of a stream; 0: no such deadline
     on_disconnect: str = "cancel"  # see core.disconnect
+    log_items: bool = True  # whether items with `progress` or `message` are lines of a queued request's log
     stream_error_end: str = "cut"  # how the connection ends behind an error event: "cut" or "clean"
 
     @property

@@ -13,6 +13,12 @@
     calls     from an HTTP request to a live request: what run and stream have in common
     run       the run view: the last item as one JSON answer
     stream    the stream view: from the first event, or a real HTTP status, to the end
+    attach    readers who come later, or again
+    requests  what can be done with a request by its id: watch it, stop it, let others watch it
+    tokens    links to one request's events, for who has no key
+    queue     the queue view: submit, follow, fetch, stop
+    resends   submits that are sent again because nobody answered them
+    status    how a queued request is, in fal's words
     events    the one writer of server-sent events
     ops       /health, /ready, /v1/apps, openapi.json
     openapi   an app's schema document, its stream items included

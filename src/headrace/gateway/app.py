@@ -10,9 +10,10 @@ import logging
 from dataclasses import dataclass, replace
 
 from headrace.core.errors import RequestError
+from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
-from headrace.gateway import ops, proxy, requests
+from headrace.gateway import ops, proxy, requests, tokens
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.answers import (
     Receive,
@@ -29,9 +30,10 @@ from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
 from headrace.gateway.openapi import openapi
 from headrace.gateway.origins import Origins, is_preflight, preflight
-from headrace.gateway.queue import QueueView
+from headrace.gateway.queue import QueueView, store_faults_told
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
+from headrace.gateway.tokens import ReadingTokens
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.meters import Meters
 
@@ -51,11 +53,19 @@ class Gateway:
     """What uvicorn's protocol calls for every request."""
 
     def __init__(
-        self, dispatcher: Dispatcher, queue: QueueView, jwks: bytes, meters: Meters, door: Door, limits: Limits
+        self,
+        dispatcher: Dispatcher,
+        queue: QueueView,
+        reading_tokens: ReadingTokens,
+        jwks: bytes,
+        meters: Meters,
+        door: Door,
+        limits: Limits,
     ) -> None:
         self._catalog = dispatcher.catalog
         self._dispatcher = dispatcher
         self._queue = queue
+        self._tokens = reading_tokens
         self._jwks = jwks  # the key that our webhooks are signed with, for whoever receives one
         self._meters = meters
         self._door = door
@@ -110,7 +120,7 @@ class Gateway:
             call = self._proxied(call)
             path = call.path
         else:
-            call.owner = self._door.authenticator.authenticate(call.headers)
+            call.owner = self._owner_of(call)
         if path == "/v1/apps":
             _tell(call, 200, ops.apps(self._catalog))
         elif path.startswith("/queue/"):
@@ -122,6 +132,16 @@ class Gateway:
             _tell(call, 200, self._openapi(call))
         else:
             await self._view(call)
+
+    def _owner_of(self, call: Call) -> KeyId | None:
+        """Return whose call it is, by its key; to watch a request, a token for that very request will do."""
+        authenticator = self._door.authenticator
+        token = None if authenticator.is_open else tokens.token_of(call)
+        if token is not None and not call.path.startswith("/queue/"):
+            asked = requests.asked_of(call.path, self._catalog.routes)
+            if asked is not None and asked.action == "stream":
+                return self._tokens.owner(token, asked.id, authenticator)
+        return authenticator.authenticate(call.headers)
 
     def _proxied(self, call: Call) -> Call:
         """Return the call that a call to the proxy route stands for.
@@ -147,12 +167,20 @@ class Gateway:
         except UnknownPath as unknown:
             if (asked := requests.asked_of(call.path, self._catalog.routes)) is not None:
                 _allow(call, *requests.METHODS[asked.action])
-                await requests.answer(asked, call, self._dispatcher, self._queue, self._limits)
+                with store_faults_told():
+                    await self._by_id(asked, call)
                 return
             raise RequestError("not_found", str(unknown)) from None
         _allow(call, "POST")
         view = stream if route.view is View.STREAM else run
         await view(call, route, self._dispatcher, self._limits)
+
+    async def _by_id(self, asked: requests.Asked, call: Call) -> None:
+        live = await requests.find(asked, call, self._dispatcher, self._queue)
+        if asked.action == "token" and live is not None:
+            await tokens.answer(live, call, self._tokens, self._dispatcher, self._limits)
+        else:
+            await requests.answer(asked, live, call, self._dispatcher, self._queue, self._limits)
 
     def _openapi(self, call: Call) -> object:
         try:

@@ -18,6 +18,15 @@ class Authenticator:
     def __init__(self, keys: KeyStore | None) -> None:
         self._keys = keys
 
+    @property
+    def is_open(self) -> bool:
+        """Whether any key or none is good."""
+        return self._keys is None
+
+    def knows(self, owner: KeyId | None) -> bool:
+        """Whether this key is good now."""
+        return self._keys is None or (owner is not None and self._keys.knows(owner))
+
     def authenticate(self, headers: Mapping[str, str]) -> KeyId | None:
         """Return whose call this is. Raises `RequestError` (401); its text never repeats the key."""
         if self._keys is None:

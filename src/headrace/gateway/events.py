@@ -77,8 +77,12 @@ class EventWriter:
         extra: Headers,
         labels: Labels | None = None,
         position: int = 0,
+        is_first: bool = False,
     ) -> None:
-        """Read from `position` on, which must still be in the log; with `labels` each event gets its id."""
+        """Read from `position` on, which must still be in the log; with `labels` each event gets its id.
+
+        `is_first` says that this is the reader that opened the request: how long it waits is measured.
+        """
         self._live = live
         self._labels = labels
         self._meters = meters
@@ -88,6 +92,7 @@ class EventWriter:
         self._loop = asyncio.get_running_loop()
         self._attempt = live.attempt
         self._position = position
+        self._is_first = is_first
         self._taken = live.replay.cost - cost_of(live.replay.since(position))  # by cost, of what lies before
         self._fault: RequestError | None = None  # this reader's own, not the request's
         self._written_at = 0.0
@@ -132,7 +137,7 @@ class EventWriter:
         outlet, replay = self._outlet, self._live.replay
         if not self.has_begun:
             self.begin()
-        if not self._position and self._labels is None:
+        if not self._position and self._is_first:
             self._meters.first_event(monotonic() - self._live.opened_at)
         while self._position < replay.end and not outlet.is_paused:
             texts = replay.since(self._position)
@@ -191,7 +196,8 @@ class EventWriter:
             self._live.detach(self, "reader_stalled", f"The reader took no byte for {limit_s:g} s.")
             outlet.abort()
             return
-        self._stall = self._loop.call_later(min(1.0, limit_s / 4), self._watch_stall, taken, since)
+        next_look_s = min(1.0, limit_s / 4, since + limit_s - now)
+        self._stall = self._loop.call_later(next_look_s, self._watch_stall, taken, since)
 
     def _caught_up(self) -> None:
         self._give_credit()

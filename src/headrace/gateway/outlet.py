@@ -82,6 +82,11 @@ class Outlet:
         return self._cycle.response_started
 
     @property
+    def is_gone(self) -> bool:
+        """Whether what is written goes nowhere: the client is gone, whether that was told or not."""
+        return self.is_lost or self._connection.transport.is_closing()
+
+    @property
     def is_done(self) -> bool:
         """Whether the answer is complete."""
         return self._cycle.response_complete
@@ -212,7 +217,7 @@ class Outlet:
 
     def _send(self, data: bytes) -> None:
         # After a reset, uvloop's handle is closed before `connection_lost` says so, and a write would raise.
-        if not self.is_lost and not self._connection.transport.is_closing():
+        if not self.is_gone:
             self._written_bytes += len(data)
             self._connection.transport.write(data)
 

@@ -11,9 +11,11 @@ submit is answered when it is on the disk. Another key's request is as unknown a
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -28,6 +30,7 @@ from headrace.gateway.answers import Answer, request_id_header, value_answer
 from headrace.gateway.attach import last_seen, watch
 from headrace.gateway.body import HeldBytes, check_media_type, check_object, read_body
 from headrace.gateway.calls import Call, start_timeout_of
+from headrace.gateway.resends import Resends, Sent
 from headrace.gateway.status import StatusTeller, Urls
 from headrace.store.port import (
     Cancelling,
@@ -63,18 +66,13 @@ class QueueView:
     dispatcher: Dispatcher
     outbound: Policy  # where webhooks may go
     limits: Limits
+    resends: Resends = field(default_factory=Resends)
 
     async def answer(self, call: Call, path: str, own_url: str) -> None:
         """Answer a call to `path`, which stands below `/queue`; `own_url` is the queue as the caller knows it."""
         match = _REQUEST.fullmatch(path)
-        try:
+        with store_faults_told():
             await (self._submit(call, path, own_url) if match is None else self._request(call, match, own_url))
-        except StoreBusy:
-            message = "More than the store can take waits for it; try again."
-            raise RequestError("overloaded", message, headers={"Retry-After": "1"}) from None
-        except StoreUnavailable:
-            message = "The store cannot be written now; nothing was accepted. The server's log says why."
-            raise RequestError("store_unavailable", message, headers={"Retry-After": "5"}) from None
 
     async def find(self, id_: str, owner: KeyId | None) -> LiveRequest | None:
         """Return a queued request as readers know it, from memory or from the store. Raises as the store does."""
@@ -103,7 +101,7 @@ class QueueView:
             body = await read_body(call.receive, call.headers, self.limits, held)
             check_media_type(call.headers, body)
             new = self._new_request(call, route, check_object(body, self.limits))
-            id_ = await self._accept(new)
+            id_ = await self._accept_once(call, new)
         finally:
             held.let_go()
         call.id = id_
@@ -147,6 +145,12 @@ class QueueView:
         if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
             raise RequestError("bad_request", f"{QUEUE_MAX} must be a whole number, not {text[:40]!r}.")
         return min(int(text), self.limits.queue_max)
+
+    async def _accept_once(self, call: Call, new: NewRequest) -> RequestId:
+        if new.idempotency_key is not None:
+            return await self._accept(new)
+        sent = Sent.of(call.owner, call.path, call.scope["query_string"], new.body)
+        return await self.resends.once(sent, call.outlet, lambda: self._accept(new))
 
     async def _accept(self, new: NewRequest) -> RequestId:
         try:
@@ -211,6 +215,19 @@ class QueueView:
             *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in outcome.headers.items()),
         ]
         return outcome.status, headers, outcome.body
+
+
+@contextlib.contextmanager
+def store_faults_told() -> Iterator[None]:
+    """Tell callers what the store cannot do now."""
+    try:
+        yield
+    except StoreBusy:
+        message = "More than the store can take waits for it; try again."
+        raise RequestError("overloaded", message, headers={"Retry-After": "1"}) from None
+    except StoreUnavailable:
+        message = "The store cannot be written now; nothing was accepted. The server's log says why."
+        raise RequestError("store_unavailable", message, headers={"Retry-After": "5"}) from None
 
 
 _METHODS: Final = {"cancel": ("PUT",), "stream": ("GET", "POST")}

@@ -1,9 +1,10 @@
-"""What can be done with a request by its id: watch it, and stop it.
+"""What can be done with a request by its id: watch it, stop it, and let others watch it.
 
-    GET, POST  /{owner}/{alias}/requests/{id}/stream   its events: from the start, or behind the last one seen
-    PUT        /{owner}/{alias}/requests/{id}/cancel   stop it, whatever its policy for readers that leave
+    GET, POST     /{owner}/{alias}/requests/{id}/stream   its events: from the start, or behind the last one seen
+    PUT           /{owner}/{alias}/requests/{id}/cancel   stop it, whatever its policy for readers that leave
+    POST, DELETE  /{owner}/{alias}/requests/{id}/token    make a token with which it can be watched; end them all
 
-The second is fal's (protocol section 7); the first is ours. An endpoint's path may stand before `/requests/`, as
+The second is fal's (protocol section 7); the others are ours. An endpoint's path may stand before `/requests/`, as
 some clients write it; it says nothing more than the id does. Another key's request is as unknown as any.
 """
 
@@ -23,10 +24,10 @@ from headrace.gateway.queue import QueueView
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
 
-_PATH: Final = re.compile(r"(?:/.*)?/requests/([^/]+)/(stream|cancel)")
+_PATH: Final = re.compile(r"(?:/.*)?/requests/([^/]+)/(stream|cancel|token)")
 
 #: The methods of each action.
-METHODS: Final = {"stream": ("GET", "POST"), "cancel": ("PUT",)}
+METHODS: Final = {"stream": ("GET", "POST"), "cancel": ("PUT",), "token": ("POST", "DELETE")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,16 @@ def asked_of(path: str, routes: RouteTable) -> Asked | None:
     return None if match is None else Asked(app.name, match[1], match[2])
 
 
-async def answer(asked: Asked, call: Call, dispatcher: Dispatcher, queue: QueueView, limits: Limits) -> None:
-    """Do what is asked. Raises `RequestError`."""
+async def find(asked: Asked, call: Call, dispatcher: Dispatcher, queue: QueueView) -> LiveRequest | None:
+    """Return the request, if its caller has one of that id."""
     live = dispatcher.find(asked.id, call.owner) or await queue.find(asked.id, call.owner)
-    if live is not None and live.route.app.name != asked.app:
-        live = None
+    return live if live is not None and live.route.app.name == asked.app else None
+
+
+async def answer(
+    asked: Asked, live: LiveRequest | None, call: Call, dispatcher: Dispatcher, queue: QueueView, limits: Limits
+) -> None:
+    """Do what is asked. Raises `RequestError`."""
     if asked.action == "cancel" and live is not None and queue.queue.ticket(asked.id) is not None:
         await queue.cancel(live.id, call)
     elif asked.action == "cancel":

@@ -58,13 +58,15 @@ class StatusTeller:
         told: dict[str, Any] = {"status": "IN_PROGRESS", "request_id": self._urls.id} | self._urls.told()
         ticket = self._queue.ticket(self._urls.id)
         if ticket is not None:
-            running = ticket.live is not None and ticket.live.state in {State.RUNNING, State.CANCELLING}
-            if not running:
+            waits = ticket.live is None or ticket.live.state is State.QUEUED
+            if waits:  # else it runs, or its ending is on its way to the store
                 return told | {"status": "IN_QUEUE", "queue_position": self._queue.position(ticket) or 0}
         told["logs"] = await self._logs() if with_logs else None
-        if ticket is None or self._queue.ticket(self._urls.id) is None:
-            told |= await self._ending()
-        return told
+        if ticket is not None and self._queue.ticket(self._urls.id) is not None:
+            return told
+        if ticket is not None and with_logs:  # it ended while we read: what it logged last may be missing
+            told["logs"] += await self._logs()
+        return told | await self._ending()
 
     async def _ending(self) -> dict[str, Any]:
         record = await self._store.get(self._urls.id)

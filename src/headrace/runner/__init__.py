@@ -11,8 +11,10 @@
     threads   threads for calls, kept for the next ones; hooks in a thread of their own
     interrupt the last word to code that neither yields nor emits
     inherit   carries the current call into threads started below it
+    output    what is printed, marked with the request it belongs to
     encode    items to ASCII JSON
     blame     an author's exceptions to errors on the wire; tracebacks to the log
 
-User code lives here and nowhere else. The standard output is the author's: the protocol has its own socket.
+User code lives here and nowhere else. The standard output is the author's, with marks between the lines that say
+whose they are (`core.marks`): the protocol has its own socket.
 """

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import ctypes
 import faulthandler
-import io
 import json
 import os
 import signal
@@ -28,7 +27,7 @@ from typing import Any, Final
 from headrace.core.errors import FileFault
 from headrace.core.frames import Kind, pieces
 from headrace.core.limits import Limits
-from headrace.runner import inherit
+from headrace.runner import inherit, output
 from headrace.runner.blame import log
 from headrace.runner.load import load
 from headrace.runner.serve import fault_payload, serve
@@ -52,6 +51,7 @@ def main() -> int:
     if _has_hung_up(sock):  # the node died before the kernel was told to end us with it
         return 0
     inherit.install()
+    output.install()
     try:
         apps = load(arguments.target)
     except FileFault as fault:
@@ -82,8 +82,6 @@ def _prepare_process() -> None:
     with contextlib.suppress(OSError):  # started without a standard error: nobody would read it
         # A descriptor of its own: the author's code may close number 2, and open a file that gets it.
         faulthandler.enable(os.dup(2), all_threads=True)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a print() is a log line now, not at the next 8 KiB
 
 
 def _take_socket(fd: int) -> socket.socket:

@@ -15,6 +15,7 @@ from typing import Final
 from headrace.app.context import Cancelled
 from headrace.app.errors import AppException, FieldException
 from headrace.core.errors import ERROR_TYPES, RequestError, is_error_status
+from headrace.runner import output
 
 #: Characters of one traceback in the log: the ends of a deep one tell enough.
 TRACEBACK_CHARS_MAX: Final = 16_384
@@ -58,13 +59,14 @@ def ending_of(reason: str) -> RequestError:
 
 
 def log(what: str, raised: BaseException) -> None:
-    """Write one traceback, of bounded length, to the standard error."""
+    """Write one traceback, of bounded length, to the runner's log: the request's own is its caller's to read."""
     # The author may have closed the stream, or replaced it by anything, and the exception is the author's, too:
     # a log line is no reason to lose a request.
     with contextlib.suppress(BaseException):
-        text = traceback_of(raised)
-        sys.stderr.write(f"{what}\n{text}")
-        sys.stderr.flush()
+        text = f"{what}\n{traceback_of(raised)}"
+        if not output.tell(text):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def traceback_of(raised: BaseException) -> str:

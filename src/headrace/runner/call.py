@@ -22,6 +22,7 @@ from headrace.runner.blame import ending_of, error_payload
 from headrace.runner.encode import encode_item, result_too_large
 from headrace.runner.interrupt import INTERRUPT_AFTER_S, interrupt
 from headrace.runner.link import Link
+from headrace.runner.output import CallOutput, begin
 
 #: Hoisted: reading a member of an enum costs as much as making a frame.
 _EVENT: Final = int(Kind.EVENT)
@@ -37,6 +38,8 @@ class Start:
     attempt: int
     window: int
     body: bytes
+    is_queued: bool = False  # its words are kept by the node's store
+    has_item_lines: bool = False  # its items with `progress` or `message` are lines of its log
 
     @classmethod
     def from_payload(cls, payload: bytes) -> Start:
@@ -51,6 +54,8 @@ class Start:
                 attempt=int(fields.get("attempt", 1)),
                 window=int(fields.get("window", 0)),
                 body=body,
+                is_queued=bool(fields.get("is_queued")),
+                has_item_lines=bool(fields.get("log_items")),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadFrame(f"a START or CHECK that cannot be read: {error!r}") from None
@@ -78,6 +83,7 @@ class RunningCall:
         "_stream",
         "author_thread",
         "lock",
+        "output",
         "start",
         "task",
     )  # fmt: skip
@@ -103,7 +109,9 @@ class RunningCall:
         #: The task that runs the author's code; None when a thread does.
         self.task: asyncio.Task[None] | None = None
         self.author_thread: int | None = None
+        self.output: Final = CallOutput(stream, start.request_id, is_kept=start.is_queued)
         RUNNING.add(self)
+        begin(self.output)
 
     @property
     def request(self) -> Request:
@@ -222,6 +230,7 @@ class RunningCall:
         # Forgotten first: once the node has read the ending, the stream's number is its own again.
         RUNNING.discard(self)
         self._forget(self._stream)
+        self.output.end()
         # The task's context holds this call, and so its body: a circle, for a rare round of garbage collection.
         self.task = None
         if self._reason is not None:
@@ -237,3 +246,13 @@ class RunningCall:
     def is_cancelled(self) -> bool:
         """Whether the call was asked to end."""
         return self._reason is not None
+
+
+class ToldCall(RunningCall):
+    """A call whose items are lines of its log, too. A class of its own: streams of others must not pay for it."""
+
+    __slots__ = ()
+
+    def _send(self, text: bytes) -> None:
+        super()._send(text)
+        self.output.take_item(text)

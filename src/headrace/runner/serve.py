@@ -24,8 +24,9 @@ from headrace.app.describe import LoadedApp
 from headrace.core.errors import FileFault, RequestError
 from headrace.core.frames import VERSION, BadFrame, Kind
 from headrace.core.limits import Limits
+from headrace.runner import output
 from headrace.runner.blame import error_of, error_payload, log, traceback_of
-from headrace.runner.call import RunningCall, Start
+from headrace.runner.call import RunningCall, Start, ToldCall
 from headrace.runner.inputs import InputReader
 from headrace.runner.invoke import Served, begin
 from headrace.runner.link import Link
@@ -99,11 +100,14 @@ class Runner:
 
     def _setup(self, _stream: int, payload: bytes) -> None:
         try:
-            name = str(orjson.loads(payload)["app"])
+            fields = orjson.loads(payload)
+            name, token = str(fields["app"]), fields.get("output_token")
         except (ValueError, TypeError, KeyError) as error:
             raise BadFrame(f"a SETUP that cannot be read: {error!r}") from None
         if self._app is not None or name not in self._apps:
             raise BadFrame(f"SETUP for {name!r}; there are {', '.join(self._apps)}, and one is set up once")
+        if isinstance(token, str):
+            output.mark(token, self._limits)
         self._own(asyncio.get_running_loop().create_task(self._become(self._apps[name])))
 
     async def _become(self, loaded: LoadedApp) -> None:
@@ -168,7 +172,8 @@ class Runner:
         except RequestError as error:
             self.link.post(Kind.ERROR, stream, error_payload(error))
             return
-        call = RunningCall(self.link, stream, start, self._limits, self._calls.pop)
+        kind = ToldCall if start.has_item_lines else RunningCall
+        call = kind(self.link, stream, start, self._limits, self._calls.pop)
         self._calls[stream] = call
         begin(call, served, self.link, self._crew)
 

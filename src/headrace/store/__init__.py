@@ -5,6 +5,7 @@
     keyfile   the keys, in DATA_DIR/keys.json
     tls       the local CA and the server's certificate, in DATA_DIR/tls
     webhook_key  the key that signs webhooks, in DATA_DIR/webhook-key.pem
+    token_file   what makes and ends reading tokens, in DATA_DIR/reading-tokens.json
     files     files that several processes share
 
 Private. The gateway and the supervisor know `port`; only `headrace.node` knows which store stands behind it.

@@ -56,11 +56,14 @@ class KeyFile:
 
     def verify(self, text: str) -> KeyId | None:
         """Return whose key `text` is, or None: unknown, wrong or revoked."""
-        now = self._clock()
-        if now - self._checked_at >= RECHECK_S:
-            self._checked_at = now
-            self._refresh()
+        self._recheck()
         return verify_key(text, self._records)
+
+    def knows(self, id_: KeyId) -> bool:
+        """Whether there is such a key, and it was not revoked."""
+        self._recheck()
+        record = self._records.get(id_)
+        return record is not None and record.revoked is None
 
     def list(self) -> list[KeyRecord]:
         """Return every key ever made, oldest first, revoked ones included."""
@@ -92,6 +95,12 @@ class KeyFile:
                 record = dataclasses.replace(record, revoked=int(time.time()))
             records[record.id] = record
         return record
+
+    def _recheck(self) -> None:
+        now = self._clock()
+        if now - self._checked_at >= RECHECK_S:
+            self._checked_at = now
+            self._refresh()
 
     def _refresh(self) -> None:
         stamp = _stamp_of(self.path)

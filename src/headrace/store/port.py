@@ -23,6 +23,30 @@ class KeyStore(Protocol):
         """Return whose key `text` is, or None if it opens nothing. Never blocks for long, never raises."""
         ...
 
+    def knows(self, id_: KeyId) -> bool:
+        """Whether there is such a key, and it was not revoked. Never blocks for long, never raises."""
+        ...
+
+
+class TokenStore(Protocol):
+    """What makes and ends the tokens for reading one request."""
+
+    @property
+    def secret(self) -> bytes:
+        """What their macs are made with."""
+        ...
+
+    def revoked(self, request: str) -> int:
+        """Return the serial of a request's last revocation, 0 when there was none."""
+        ...
+
+    def revoke(self, request: str, serial: int, *, oldest: int) -> None:
+        """Keep a revocation for good, and forget those before `oldest`. Blocks on the disk: not for an event loop.
+
+        Raises `StoreBusy` when there are too many, `StoreUnavailable` when it cannot be kept.
+        """
+        ...
+
 
 # --- how it fails ---------------------------------------------------------------------------------------------
 
@@ -115,7 +139,7 @@ class Submitted:
     """What became of a submit."""
 
     id: RequestId
-    is_duplicate: bool  # the id is that of a request which was there before; nothing was queued
+    is_duplicate: bool  # the id is that of an earlier request with the same key; nothing was queued
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

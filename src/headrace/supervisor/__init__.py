@@ -5,9 +5,10 @@
     pool       the requests of one app: who waits, who gets which slot
     fleet      the runners of one app: how many, and each from its start to its end
     runner     one of them, and the watch over its health
-    process    its process: start it, end it for good; output, group: what it prints, what the kernel says of it
+    process    its process: start it, end it for good; group: what the kernel says of it
     guardian   ends what the runners started, where the node was killed
     link       the socket to it: frames down, frames up to the requests they belong to
+    output     what it prints, to the node's log or its requests'; request_log: a queued one's, until it is stored
     streams    a live request: its state, its log, the readers of it; deadlines: its timers
     devices    who has which GPU
     meters     what is counted

@@ -71,7 +71,7 @@ class Dispatcher:
         """Start a request, or let it wait for its slot; what becomes of it is told to its readers.
 
         With an `Idempotency-Key` that this owner has used for this endpoint, it is the request of then, alive or
-        ended a while ago: nothing is started, and its id is not `id_`.
+        ended a while ago: nothing is started, and its id is not `id_`. What this call says of its leaving counts.
 
         `headers` have lower-case names; the app sees only `HEADERS_FOR_APPS` of them. `owner` is the key that
         may stop it. `start_timeout_s` is the longest wait for a slot (`X-Fal-Request-Timeout`); the default is
@@ -85,7 +85,10 @@ class Dispatcher:
                 return self._open(id_, route, body, headers, owner, start_timeout_s)
             key = IdempotencyKey.of(text, route, owner)
             if (known := self._known.get(key)) is not None:
-                return known.same_as(body)
+                live = known.same_as(body)
+                if disconnect.HEADER in headers:
+                    live.grace_s = _grace_of(route, headers)
+                return live
             live = self._open(id_, route, body, headers, owner, start_timeout_s)
             live.key = key
             self._known[key] = Known(live, hash_of(body))
@@ -139,9 +142,7 @@ class Dispatcher:
 
     def _ended(self, live: LiveRequest) -> None:
         if self._live.pop(live.id, None) is not None:
-            self._past[live.id] = live
-            if len(self._past) > self._limits.replays_max:
-                self._forget(next(iter(self._past.values())))
+            self._keep_for_a_while(live)
         now = monotonic()
         meters = self.meters_of(live)
         ending = "completed" if live.error is None else live.error.type
@@ -150,6 +151,14 @@ class Dispatcher:
             meters.waited(live.started_at - live.opened_at)
             if live.left_at is not None:
                 meters.worked_after_leave(now - max(live.left_at, live.started_at))
+
+    def _keep_for_a_while(self, live: LiveRequest) -> None:
+        self._past[live.id] = live
+        if len(self._past) > self._limits.replays_max:
+            oldest = next(iter(self._past.values()))
+            self._forget(oldest)
+            if oldest.is_read:  # its reader has it in memory still: it counts, behind the others
+                self._past[oldest.id] = oldest
 
     # --- memory -----------------------------------------------------------------------------------------
 
@@ -167,7 +176,8 @@ class Dispatcher:
         for live in tuple(self._past.values()):
             if live.ended_at is not None and live.ended_at > horizon:
                 return
-            self._forget(live)
+            if not live.is_read:  # a slow reader of its end has it in memory still: it counts until then
+                self._forget(live)
 
     def _forget(self, live: LiveRequest) -> None:
         del self._past[live.id]
@@ -183,8 +193,9 @@ class Dispatcher:
         for one in past:
             if excess <= 0:
                 return
-            excess -= one.replay.kept
-            self._forget(one)
+            if not one.is_read:
+                excess -= one.replay.kept
+                self._forget(one)
         for one in live:
             if excess <= 0:
                 return
@@ -192,7 +203,7 @@ class Dispatcher:
 
     def _shed(self) -> None:
         """End the largest hoards, while readers who do not read hold more than there is memory."""
-        live = tuple(self._live.values())
+        live = (*self._live.values(), *(one for one in self._past.values() if one.is_read))
         kept = [one.replay.kept for one in live]
         self._held_bytes = sum(kept)
         chosen = to_shed(kept, self._limits.events_bytes_max)
@@ -203,9 +214,9 @@ class Dispatcher:
         for position in chosen:
             one = live[position]
             one.replay.forget()
-            one.cancel(
-                "overloaded", "The server had to free memory, and this stream was among the furthest behind."
-            )
+            message = "The server had to free memory, and this stream was among the furthest behind."
+            one.cancel("overloaded", message)
+            one.wake_readers()  # those of a request that is over too, which cannot be cancelled
 
     def _readings(self) -> Iterable[Reading]:
         kept = (*self._past.values(), *self._live.values())

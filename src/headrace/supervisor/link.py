@@ -19,6 +19,7 @@ from headrace.core.frames import BadFrame, FrameReader, Kind
 from headrace.core.limits import Limits
 from headrace.core.replay import Overrun
 from headrace.core.spec import AppSpec
+from headrace.supervisor.request_log import SETTLE_S, RequestLog
 from headrace.supervisor.streams import LiveRequest
 
 _log = logging.getLogger(__name__)
@@ -32,8 +33,9 @@ LOST = "The runner's process died while it held the request."
 class RunnerLink(asyncio.Protocol):
     """One runner's socket. Callbacks tell the pool what it must act on."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, output_token: str | None = None) -> None:
         self._limits = limits
+        self.output_token = output_token  # what the runner shall mark its output with (core.marks)
         self._reader = FrameReader(
             frame_bytes_max=limits.frame_bytes_max, message_bytes_max=limits.message_bytes_max
         )
@@ -41,6 +43,8 @@ class RunnerLink(asyncio.Protocol):
         self._streams: dict[int, LiveRequest] = {}
         self._numbers: dict[LiveRequest, int] = {}
         self._checks: dict[int, asyncio.Future[None]] = {}
+        #: By stream, of the queued requests it holds or has just given back.
+        self.logs: dict[int, RequestLog] = {}
         self._next_stream = 1
         self._outbox: list[bytes] = []
         self._flush_is_due = False
@@ -67,13 +71,18 @@ class RunnerLink(asyncio.Protocol):
 
     def setup(self, app: str) -> None:
         """Tell the runner which of its apps to be."""
-        self._send(Kind.SETUP, 0, orjson.dumps({"app": app}))
+        told = {"app": app}
+        if self.output_token is not None:
+            told["output_token"] = self.output_token
+        self._send(Kind.SETUP, 0, orjson.dumps(told))
 
     def start(self, live: LiveRequest) -> None:
         """Give the runner a request; it takes a slot until DONE or ERROR."""
         self._was_used = True
         stream = self._new_stream()
         self._streams[stream] = live
+        if live.log is not None:
+            self.logs[stream] = live.log
         self._numbers[live] = stream
         live.on_credit = lambda cost: self._send(Kind.WINDOW, stream, cost.to_bytes(4, "big"))
         self._send(Kind.START, stream, _message(live, self._limits.window_bytes))
@@ -203,6 +212,8 @@ class RunnerLink(asyncio.Protocol):
             self._was_used = True
             del self._numbers[live]
             live.on_credit = live.on_cancel = None
+            if live.log is not None:  # its last words may still be in the pipe
+                self._loop.call_later(SETTLE_S, self.logs.pop, stream, None)
         return live
 
     def _on_checked(self, stream: int, error: RequestError | None) -> None:
@@ -257,13 +268,15 @@ def _read(kind: int, payload: bytes) -> Any:
 
 
 def _message(live: LiveRequest, window: int) -> bytes:
-    head = {
+    head: dict[str, Any] = {
         "request_id": live.id,
         "path": live.route.endpoint.path,
         "headers": live.headers,
-        "attempt": 1,
+        "attempt": live.attempt,
         "window": window,
     }
+    if live.log is not None:
+        head |= {"is_queued": True, "log_items": live.route.app.log_items}
     return orjson.dumps(head) + b"\n" + live.body
 
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -77,7 +78,7 @@ class Launcher:
             raise
         finally:
             theirs.close()
-        link = RunnerLink(self.limits)
+        link = RunnerLink(self.limits, output_token=secrets.token_hex(8))
         ours.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         if self.guardian is not None:
@@ -103,12 +104,12 @@ class RunnerProcess:
         self.link = link
         self._guardian = guardian
         self.pid = process.pid
-        self.output = Output(limits)
+        self.output = Output(limits, link.output_token, link.logs)
         self._process = process
         self._limits = limits
-        for stream in (process.stdout, process.stderr):
+        for stream, level in ((process.stdout, "STDOUT"), (process.stderr, "STDERR")):
             if stream is not None:
-                self.output.relay(stream, f"output of runner {process.pid}")
+                self.output.relay(stream, f"output of runner {process.pid}", level)
         # Its end is the link's, even where a process that it forked still holds the socket open.
         self._watch = asyncio.create_task(self._hang_up_when_gone(), name=f"watch of runner {process.pid}")
 

@@ -33,6 +33,7 @@ from headrace.store.port import (
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.pool import Pool
 from headrace.supervisor.recorder import ASK_AGAIN_S, Recorder
+from headrace.supervisor.request_log import RequestLog
 from headrace.supervisor.streams import LiveRequest
 from headrace.supervisor.tickets import Ticket, TicketRetries, new_of, outcome_of, without_large_body
 
@@ -256,7 +257,8 @@ class Queue:
             return
         live.body = body
         live.begin_again(ticket.attempt)
-        recorder = Recorder(live, self._store)
+        live.log = RequestLog(self._limits)
+        recorder = Recorder(live, live.log, self._store, ticket.tell)
         live.attach(recorder, paces=True)
         if not pool.start_reserved(live):
             live.detach(recorder)

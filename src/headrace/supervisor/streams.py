@@ -18,6 +18,7 @@ from headrace.core.limits import Limits
 from headrace.core.replay import Replay
 from headrace.core.request import FINAL, Move, RequestId, State, after
 from headrace.core.routes import Route
+from headrace.supervisor.request_log import RequestLog
 
 
 class Reader(Protocol):
@@ -62,6 +63,7 @@ class LiveRequest:
         "key",
         "left_at",
         "limits",
+        "log",
         "on_attempt_over",
         "on_cancel",
         "on_credit",
@@ -105,6 +107,7 @@ class LiveRequest:
         self.error: RequestError | None = None
         self.retries: Retries | None = None
         self._is_giving_up = False  # its attempt is being stopped, and there will be another
+        self.log: RequestLog | None = None  # of a queued one's current attempt
         self.replay = self._new_log()
         self._readers: list[Reader] = []
         self._pacer: Reader | None = None
@@ -132,6 +135,11 @@ class LiveRequest:
     def is_final(self) -> bool:
         """Whether its runner is done with it, too."""
         return self.state in FINAL
+
+    @property
+    def is_read(self) -> bool:
+        """Whether anybody reads it."""
+        return bool(self._readers)
 
     @property
     def waits_for_reader(self) -> bool:

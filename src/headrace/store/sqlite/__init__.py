@@ -6,6 +6,7 @@
     keeping      webhooks to deliver, and the forgetting of what has ended
     reads        what can be asked
     writer       the one thread that writes; group commit
+    checkpoints  the thread that empties the write-ahead log
     readers      the threads that read
     file         the lock on the data directory, connections, migrations
     sql          `queries.sql` and `migrations/*.sql`, loaded

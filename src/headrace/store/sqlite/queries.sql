@@ -17,7 +17,7 @@ INSERT INTO requests (
 ) VALUES (
     :id, :app, :endpoint, :view, :owner, :headers, :priority, :may_retry, :runner_hint, :webhook, :idempotency_key,
     :body_hash, 'queued', :created_at, :start_deadline
-) ON CONFLICT (id) DO NOTHING;
+) ON CONFLICT DO NOTHING;
 
 -- name: keep_body
 -- The body of a request that was just queued.

@@ -63,7 +63,7 @@ def submit(connection: sqlite3.Connection, new: NewRequest) -> Submitted:
         body_hash = hashlib.sha256(new.body).digest()
         scope = {"key": new.idempotency_key, "app": new.app, "endpoint": new.endpoint, "owner": new.owner}
         first = connection.execute(SQL["find_idempotent"], scope).fetchone()
-        if first is not None:
+        if first is not None and first[0] != new.id:
             if first[1] != body_hash:
                 raise IdempotencyConflict(RequestId(first[0]))
             return Submitted(RequestId(first[0]), is_duplicate=True)
@@ -88,9 +88,8 @@ def submit(connection: sqlite3.Connection, new: NewRequest) -> Submitted:
         "start_deadline": new.start_deadline,
     }
     queued = connection.execute(SQL["submit"], values)
-    if queued.rowcount == 0:
-        return Submitted(new.id, is_duplicate=True)
-    connection.execute(SQL["keep_body"], (queued.lastrowid, new.body))
+    if queued.rowcount > 0:  # or else it is repeated, since an answer was lost
+        connection.execute(SQL["keep_body"], (queued.lastrowid, new.body))
     return Submitted(new.id, is_duplicate=False)
 
 

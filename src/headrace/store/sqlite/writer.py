@@ -4,10 +4,6 @@ An operation is a function of the connection. It refuses (`StoreRefusal`) before
 in the database: so a group in which something fails is rolled back and done again one by one, and only the guilty
 fail. Nobody is answered before the COMMIT that holds what they asked for.
 
-Checkpoints are made here too, between two groups, when everybody has been answered. A thread of their own would
-bring the race known as SQLite's WAL-reset bug (versions before 3.51.3), which needs two connections that write or
-checkpoint at once; this store has one.
-
 It does not know what the operations are about.
 """
 
@@ -24,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from headrace.store.port import StoreBusy, StoreRefusal, StoreUnavailable
+from headrace.store.sqlite.checkpoints import Checkpoints
 from headrace.store.sqlite.settings import StoreSettings
 
 _log = logging.getLogger(__name__)
@@ -62,11 +59,10 @@ class Writer:
 
     def __init__(self, path: Path, settings: StoreSettings, open_: Callable[[], sqlite3.Connection]) -> None:
         """Start with a connection from `open_`, which also opens the next one after a failure."""
-        self._log_file = path.with_name(f"{path.name}-wal")
         self._settings = settings
         self._open = open_
         self._connection: sqlite3.Connection | None = open_()
-        self._since_checkpoint = 0  # bytes written, by estimate
+        self._checkpoints = Checkpoints(path, settings, open_)
         self._waiting: deque[Operation[Any]] = deque()
         self._waiting_bytes = 0
         self._is_closing = False
@@ -116,13 +112,18 @@ class Writer:
 
     def _live(self) -> None:
         while (group := self._next_group()) is not None:
-            self._commit(group)
-            self._tell(group)
-            self._checkpoint_if_due()
+            if group:
+                self._commit(group)
+                self._tell(group)
+                self._note_committed(group)
+        self._checkpoints.close(self._settings.close_timeout_s)
         self._disconnect()  # which makes the last checkpoint
 
     def _next_group(self) -> list[Operation[Any]] | None:
-        """Wait for operations and take those that are there; None once the store is closed and none is left."""
+        """Wait for operations and take those that are there, but for those whose callers have left.
+
+        None once the store is closed and nothing waits.
+        """
         with self._change:
             while not self._waiting:
                 if self._is_closing:
@@ -135,11 +136,15 @@ class Writer:
                     break
                 operation = self._waiting.popleft()
                 self._waiting_bytes -= operation.size
-                if not operation.future.cancelled():  # nobody waits for it, and it has not begun
+                if not operation.future.cancelled():
                     size += operation.size
                     group.append(operation)
-        self._since_checkpoint += size + OPERATION_BYTES * len(group)
         return group
+
+    def _note_committed(self, group: Sequence[Operation[Any]]) -> None:
+        if self._connection is not None:
+            size = sum(operation.size for operation in group) + OPERATION_BYTES * len(group)
+            self._checkpoints.committed(size, self._connection)
 
     def _commit(self, group: Sequence[Operation[Any]]) -> None:
         """Do a group in one transaction or, if that fails, each of it in its own."""
@@ -204,22 +209,6 @@ class Writer:
         for loop, operations in by_loop.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_settle, operations)
-
-    def _checkpoint_if_due(self) -> None:
-        if self._connection is None or self._since_checkpoint < self._settings.checkpoint_bytes:
-            return
-        self._since_checkpoint = 0
-        try:
-            # The file is overwritten from its start once all of it is in the database: that syncs faster than one
-            # that grows. It is cut only when something large, or a reader that took its time, has swollen it.
-            is_swollen = self._log_file.stat().st_size > self._settings.wal_bytes_max
-            self._connection.execute(
-                f"PRAGMA wal_checkpoint({'TRUNCATE' if is_swollen else 'PASSIVE'})"
-            ).fetchone()
-        except (sqlite3.Error, OSError) as error:
-            # Nothing is lost: it stays in the log, and the next checkpoint tries again.
-            _log.warning("the store cannot make a checkpoint: %s", error)
-            self._disconnect()
 
 
 def _settle(operations: Sequence[Operation[Any]]) -> None:

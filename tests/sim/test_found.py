@@ -1,0 +1,84 @@
+"""What the simulation has found, each fault in a small world of its own, so that it stays found."""
+
+import asyncio
+import dataclasses
+from random import Random
+
+from headrace.core.limits import Limits
+from tests.sim.clients import Habit
+from tests.sim.natures import Course, Nature
+from tests.sim.plan import Plan
+from tests.sim.wire import Pace
+from tests.sim.world import World
+
+HEADERS = {"host": "127.0.0.1", "content-type": "application/json"}
+
+
+class Scene(World):
+    """A calm world with one app of one slot, in which only what a test writes down happens."""
+
+    def __init__(self, limits: Limits, **knobs: object) -> None:
+        drawn = Plan.draw(Random(0))
+        calm = {
+            "max_multiplexing": 1,
+            "min_concurrency": 1,
+            "max_concurrency": 1,
+            "num_gpus": 0,
+            "memory_limit": 0,
+        }
+        app = dataclasses.replace(drawn.apps[0], name="sim/model", **{**calm, **knobs})
+        plan = dataclasses.replace(
+            drawn, limits=limits, apps=(app,), devices=(), pace=Pace(0.0, 0.0, 1 << 17), reloads=1,
+            loads_rough=False, stops_in_storm=True,
+        )  # fmt: skip
+        super().__init__(0, plan=plan)
+
+    def nature(self) -> Nature:
+        return Nature()
+
+    def course(self) -> Course:
+        return Course()
+
+    def client(self, **headers: str) -> None:
+        """Have one more patient client come, for a stream."""
+        self.add_client(Habit("/sim/model/stream", headers={**HEADERS, **headers}))
+
+
+def test_a_request_that_a_reload_hands_over_is_told_of_its_own_deadline():
+    class Reload(Scene):
+        def course(self):
+            return Course(end="never")
+
+        async def storm(self):
+            self.client()
+            await asyncio.sleep(0.1)
+            self.client()
+            await asyncio.sleep(0.1)
+            self.client(**{"x-fal-request-start-timeout": "4"})
+            await asyncio.sleep(2)
+            self.versions += 1
+            await asyncio.sleep(5)
+
+    world = Reload(dataclasses.replace(Limits(), drain_s=0.5), request_timeout=30.0, first_event_timeout=0.0)
+    world.run()  # that nobody waits longer than he wants to is checked all along
+
+    assert [200, 200, 504] == [client.status for client in world.clients]
+    assert "user" == world.clients[2].headers["x-fal-request-timeout-type"]
+    assert b"within 4 s" in world.clients[2].body
+
+
+def test_a_node_that_stops_while_a_failed_start_is_being_ended_ends_it_all_the_same():
+    class StopsMeanwhile(Scene):
+        def nature(self):
+            # The pipes stay open, so that its end takes a second.
+            return Nature(birth="mute", orphan_keeps_pipes=True) if self.is_storm else Nature()
+
+        async def storm(self):
+            await asyncio.sleep(0.2)  # it is ready
+            self.kernel.children[1_000].end(1)
+            await asyncio.sleep(2.8)  # its successor is given up 2 s after its start; the node stops a second on
+
+    world = StopsMeanwhile(dataclasses.replace(Limits(), drain_s=0.5), startup_timeout=3.0)
+    world.run()  # that every runner which started is counted among the ended, and gone, is checked at the end
+
+    assert {"died", "load_failed"} <= world.runner_ends()
