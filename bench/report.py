@@ -37,6 +37,7 @@ TABLES = {
     ),
     "queued_first_event": (
         "a sync, p50",
+        "a sync, p99",
         "one submit, p50",
         "one submit, p99",
         "its first event, p50",

@@ -34,17 +34,18 @@ from headrace.core.keys import KeyFault
 from headrace.core.netguard import Policy
 from headrace.core.routes import RouteTable
 from headrace.gateway.addresses import Addresses
-from headrace.gateway.app import Door, Gateway
+from headrace.gateway.app import Door, Gateway, Rooms
 from headrace.gateway.auth import Authenticator
 from headrace.gateway.guard import Guard, is_loopback
 from headrace.gateway.listen import Listeners, bind, next_free_port
 from headrace.gateway.origins import Origins
 from headrace.gateway.queue import QueueView
 from headrace.gateway.tokens import ReadingTokens
+from headrace.gateway.webhooks import WebhookView
 from headrace.outbound.exchange import Outbound
 from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
-from headrace.store.port import StoreFault
+from headrace.store.port import RequestStore, StoreFault
 from headrace.store.sqlite import SqliteStore
 from headrace.store.token_file import TokenFile
 from headrace.store.webhook_key import WebhookKey
@@ -171,23 +172,18 @@ class Node:
         catalog = await _load(self._config, meters, self._guardian)
         try:
             sockets = self._sockets()
-            key_file = None if self._config.no_auth else _keys_for_the_user(self._config)
+            door = self._door(None if self._config.no_auth else _keys_for_the_user(self._config))
             store = _store(self._config)
-            webhook_key = WebhookKey(Path(self._config.data_dir) / "webhook-key.pem")
-            tokens = ReadingTokens(TokenFile(Path(self._config.data_dir) / "reading-tokens.json"))
         except BaseException:
             await catalog.unload()
             raise
         dispatcher = Dispatcher(catalog, meters, node=secrets.randbits(16), limits=self._limits)
         queue = Queue(store, dispatcher, self._limits)
-        await queue.open()
-        outbox = Outbox(store, Outbound(self._outbound), webhook_key.sign)
-        queue.on_webhook = outbox.look
-        view = QueueView(queue, store, dispatcher, self._outbound, self._limits)
-        door = self._door(key_file)
-        gateway = Gateway(dispatcher, view, tokens, webhook_key.jwks, meters, door, self._limits)
+        rooms, outbox = self._rooms(queue, dispatcher, store, meters)
+        gateway = Gateway(rooms, door, self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
         meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
+        await queue.open()
         for sock, context in sockets:
             await listeners.open(sock, context)
         async with asyncio.TaskGroup() as group:
@@ -207,6 +203,26 @@ class Node:
         await store.close()
         return 0
 
+    def _rooms(
+        self, queue: Queue, dispatcher: Dispatcher, store: RequestStore, meters: Meters
+    ) -> tuple[Rooms, Outbox]:
+        """Build what the routes lead to, and who delivers webhooks."""
+        config, folder = self._config, Path(self._config.data_dir)
+        networks = tuple(map(ipaddress.ip_network, config.outbound_networks))
+        policy = Policy(config.outbound_http, frozenset(config.outbound_ports), networks)
+        key = WebhookKey(folder / "webhook-key.pem")
+        outbox = Outbox(store, Outbound(policy), key.sign)
+        queue.on_webhook = outbox.look
+        rooms = Rooms(
+            dispatcher=dispatcher,
+            queue=QueueView(queue, store, dispatcher, policy, self._limits),
+            webhooks=WebhookView(store, outbox),
+            tokens=ReadingTokens(TokenFile(folder / "reading-tokens.json")),
+            jwks=key.jwks,
+            meters=meters,
+        )
+        return rooms, outbox
+
     def _sockets(self) -> list[tuple[socket.socket, ssl.SSLContext | None]]:
         """Bind what the node listens on: http, and with --tls https. From then on the ports are known."""
         config = self._config
@@ -217,13 +233,6 @@ class Node:
         tls_sock = _bind(config.host, config.tls_port, "--tls-port")
         self._config = dataclasses.replace(self._config, tls_port=tls_sock.getsockname()[1])
         return [(sock, None), (tls_sock, _tls_context(config))]
-
-    @property
-    def _outbound(self) -> Policy:
-        """Where webhooks may go."""
-        config = self._config
-        networks = tuple(map(ipaddress.ip_network, config.outbound_networks))
-        return Policy(config.outbound_http, frozenset(config.outbound_ports), networks)
 
     def _door(self, key_file: KeyFile | None) -> Door:
         config = self._config

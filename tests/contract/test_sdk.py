@@ -123,7 +123,7 @@ def test_nothing_is_sent_before_the_first_iteration() -> None:
 
 @both_shells
 @pytest.mark.parametrize(
-    "arguments", [[], "text", 7, {"a": object()}, {"a": b""}, {1: 2}, {"a": "\ud800"}], ids=repr
+    "arguments", [[], "text", 7, {"a": object}, {"a": b""}, {1: 2}, {"a": "\ud800"}], ids=repr
 )
 def test_arguments_that_are_no_json_object_raise_type_error_before_anything_is_sent(
     shell: Any, arguments: Any

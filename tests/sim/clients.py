@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import MutableMapping
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -130,7 +129,7 @@ class Client:
             (habit.leaves_s, self._leave), (habit.stops_s, self._stop), (habit.is_followed_s, self._be_followed),
         ):  # fmt: skip
             world.later(after_s, act)
-        await world.gateway(self._scope, self._receive, self._send)
+        await world.gateway(self._scope, self._receive)
         watch = asyncio.ensure_future(self._connection.is_lost.wait())
         watch.add_done_callback(lambda _: self._settle())
         if habit.stalls_at_bytes < math.inf:
@@ -160,9 +159,6 @@ class Client:
                 return {"type": "http.request", "body": self.habit.body, "more_body": False}
         await self._connection.is_lost.wait()
         return {"type": "http.disconnect"}
-
-    async def _send(self, message: MutableMapping[str, Any]) -> None:
-        self.world.checks.fail(f"an answer by ASGI's send: {message['type']}")
 
     def hang_up(self) -> None:
         """The node leaves, and with it the connection."""

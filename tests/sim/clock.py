@@ -14,6 +14,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: What a clock moves by at least, however soon the next timer is due: else one that is set for "now, as nearly as a
+#: float can say it" would be due for ever.
+_TICK_S = 1e-9
+
 #: Turns of the loop at one instant. A storm needs some hundreds; whoever needs more wakes himself for ever.
 _TURNS_AT_ONCE_MAX = 50_000
 
@@ -45,7 +49,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._clock_resolution = 1e-9
+        self._clock_resolution = _TICK_S
         self._selector = self  # of which BaseEventLoop wants `select` alone
         self._now = 0.0
         self._turns_at_once = 0
@@ -98,16 +102,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def select(self, timeout: float | None) -> tuple[()]:
         """Let the time pass, as a selector would that nothing comes to."""
-        if self._ready:
-            self._turns_at_once += 1
-            if self._turns_at_once > _TURNS_AT_ONCE_MAX:
-                raise Livelock(f"{_TURNS_AT_ONCE_MAX} turns of the loop at {self._now:.6f} s")
-            return ()
-        self.at_rest()
-        if timeout is None:
-            raise Deadlock("nothing is ready, and no timer is set")
-        self._turns_at_once = 0
-        self._now += timeout
+        if not self._ready:
+            self.at_rest()
+            if timeout is None:
+                raise Deadlock("nothing is ready, and no timer is set")
+            self._now += max(timeout, _TICK_S)
+        self._turns_at_once = 0 if timeout and timeout > _TICK_S else self._turns_at_once + 1
+        if self._turns_at_once > _TURNS_AT_ONCE_MAX:
+            raise Livelock(f"{_TURNS_AT_ONCE_MAX} turns of the loop at {self._now:.6f} s")
         return ()
 
     def _process_events(self, event_list: object) -> None:

@@ -1,6 +1,6 @@
 """One storm, from its seed: the real node on a virtual clock, among simulated runners and clients.
 
-Real are the gateway behind its HTTP parser, the whole supervisor and the core; simulated are the clock, the sockets, the
+Real are the gateway's views, the whole supervisor and the core; simulated are the clock, the sockets, the
 processes, what runs in them, and the people. What must hold is in `checks`.
 """
 
@@ -10,21 +10,19 @@ import asyncio
 import contextlib
 import logging
 import math
+import sys
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from random import Random
+from types import ModuleType
 from typing import Any
 
 from headrace.core.errors import FileFault, RequestError
 from headrace.core.limits import Limits
 from headrace.core.request import RequestId, new_request_id
 from headrace.core.spec import AppSpec
-from headrace.gateway import events
-from headrace.gateway.addresses import Addresses
-from headrace.gateway.app import Door, Gateway
-from headrace.gateway.auth import Authenticator
-from headrace.gateway.origins import Origins
-from headrace.supervisor import catalog, dispatch, group, output, process, streams
+from headrace.supervisor import catalog, dispatch, group, process
 from headrace.supervisor.catalog import Catalog, Loaded, LoadFault, load_all
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.meters import Meters
@@ -37,6 +35,7 @@ from tests.sim.looks import Looks
 from tests.sim.natures import Course, Nature
 from tests.sim.plan import Plan, changed
 from tests.sim.processes import Kernel, SimLauncher
+from tests.sim.views import Views
 
 _TARGET = "model.py"
 _log = logging.getLogger("headrace")
@@ -66,7 +65,7 @@ class World:
         self.launcher: SimLauncher
         self.catalog: Catalog
         self.dispatcher: Dispatcher
-        self.gateway: Gateway
+        self.gateway: Views
         self._apps = self.plan.apps
         self._tell = tell
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,7 +130,7 @@ class World:
         self.is_storm = True
         self.catalog = Catalog(loaded, {}, self.launcher, self.limits, self.meters)
         self.dispatcher = _CountingDispatcher(self)
-        self.gateway = _Views(self)
+        self.gateway = Views(self)
         self.loop.after_turn, self.loop.at_rest = self.looks.after_turn, self.looks.at_rest
         async with asyncio.TaskGroup() as tasks:
             node = [
@@ -224,32 +223,6 @@ class World:
         return {Path(one.target): self.versions}
 
 
-class _NoQueue:
-    """The view of a queue in which nothing is, and that queue."""
-
-    @property
-    def queue(self) -> _NoQueue:
-        return self
-
-    def ticket(self, id_: str) -> None:
-        return None
-
-    async def find(self, id_: str, owner: object) -> None:
-        return None
-
-
-class _Views(Gateway):
-    """The real gateway's views of requests; the queue is not among them."""
-
-    def __init__(self, world: World) -> None:
-        self._catalog = world.catalog
-        self._dispatcher = world.dispatcher
-        self._queue = _NoQueue()
-        self._meters = world.meters
-        self._door = Door(Authenticator(None), Origins(loopback_only=True), Addresses())
-        self._limits = world.limits
-
-
 class _CountingDispatcher(Dispatcher):
     """The real dispatcher, with ids from the seed, whose refusals are counted."""
 
@@ -290,12 +263,18 @@ def _told(record: logging.LogRecord) -> Any:
     return violation
 
 
+def _with_a_clock() -> list[ModuleType]:
+    """Return the modules of the node that read the clock by themselves, not by their loop."""
+    ours = [module for name, module in sys.modules.items() if name.startswith("headrace.")]
+    return [module for module in ours if vars(module).get("monotonic") is time.monotonic]
+
+
 @contextlib.contextmanager
 def _instead_of_the_machine(world: World) -> Iterator[None]:
     """Put the clock, the processes and the kernel of `world` where the node looks for the machine's."""
-    kernel, time = world.kernel, world.loop.time
+    kernel = world.kernel
     places = [
-        *((module, "monotonic", time) for module in (streams, dispatch, output, events)),
+        *((module, "monotonic", world.loop.time) for module in _with_a_clock()),
         *((group, name, getattr(kernel, name)) for name in ("is_gone", "members", "state_of", "memory_of")),
         (group, "exact_memory_of", kernel.memory_of),
         (process, "os", kernel),

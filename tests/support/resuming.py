@@ -144,7 +144,9 @@ def cut_wire(upstream_port: int | Sequence[int], cuts: Sequence[int], *, resets:
                     data = b"" if source is is_over else source.recv(65_536)
                     if not data:
                         return
-                    (client if source is upstream else upstream).sendall(data[:left] if source is upstream else data)
+                    (client if source is upstream else upstream).sendall(
+                        data[:left] if source is upstream else data
+                    )
                     if source is upstream and left is not None:
                         left -= len(data)
                 if resets:

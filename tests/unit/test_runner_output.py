@@ -263,6 +263,30 @@ def test_the_words_of_an_item_are_its_progress_and_its_message(item, words):
     assert words == words_of(json.dumps(item).encode())
 
 
+CLOSING = """
+import os
+import headrace
+
+os.close(1)
+
+
+class Words(headrace.App, name="t/words"):
+    @headrace.endpoint("/say")
+    def say(self):
+        print("heard")
+        return {}
+"""
+
+
+def test_a_file_that_closes_its_output_when_it_is_imported_is_heard_all_the_same(tmp_path):
+    (tmp_path / "words.py").write_text(CLOSING)
+    with Node(str(tmp_path / "words.py")) as node:
+        node.setup()
+        node.call("/say", b"")
+
+        assert ["heard"] == node.said
+
+
 def test_without_a_token_nothing_is_marked(tmp_path):
     (tmp_path / "words.py").write_text(MODELS)
     with PretendNode(str(tmp_path / "words.py")) as node:

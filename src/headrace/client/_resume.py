@@ -114,11 +114,10 @@ class Resumption:
         """
         if not items:
             return items
-        first, *rest = items
-        if first.get("type") == "rollback" and first.keys() == {"type", "attempt"}:
-            if self._is_resumed and first["attempt"] == self._told_attempt:
-                items = rest
-            self._told_attempt = first["attempt"]
+        marks = [item["attempt"] for item in items if _is_mark(item)]
+        if self._is_resumed and _is_mark(items[0]) and marks[0] == self._told_attempt:
+            items = items[1:]
+        self._told_attempt = marks[-1] if marks else self._told_attempt
         self._is_resumed = False
         self._has_items = True
         self._last_id = last_event_id
@@ -226,6 +225,11 @@ def attached(
 def patient(patience: Patience) -> Patience:
     """Return the patience with one connection of several: it has an end, for silence is a cut too."""
     return patience if patience.bytes_s is not None else replace(patience, bytes_s=SILENCE_S)
+
+
+def _is_mark(item: dict[str, Any]) -> bool:
+    """Whether an item says that what came before it does not count: a queued request has begun again."""
+    return item.get("type") == "rollback" and item.keys() == {"type", "attempt"}
 
 
 def _is_cut(error: errors.HeadraceError) -> bool:

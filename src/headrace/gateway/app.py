@@ -13,7 +13,7 @@ from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
-from headrace.gateway import ops, proxy, requests, tokens
+from headrace.gateway import ops, proxy, requests, tokens, webhooks
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.answers import (
     Receive,
@@ -34,6 +34,7 @@ from headrace.gateway.queue import QueueView, store_faults_told
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
 from headrace.gateway.tokens import ReadingTokens
+from headrace.gateway.webhooks import WebhookView
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.meters import Meters
 
@@ -49,25 +50,25 @@ class Door:
     addresses: Addresses
 
 
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the routes lead to."""
+
+    dispatcher: Dispatcher
+    queue: QueueView
+    webhooks: WebhookView
+    tokens: ReadingTokens
+    jwks: bytes  # the key that our webhooks are signed with, for whoever receives one
+    meters: Meters
+
+
 class Gateway:
     """What uvicorn's protocol calls for every request."""
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        queue: QueueView,
-        reading_tokens: ReadingTokens,
-        jwks: bytes,
-        meters: Meters,
-        door: Door,
-        limits: Limits,
-    ) -> None:
-        self._catalog = dispatcher.catalog
-        self._dispatcher = dispatcher
-        self._queue = queue
-        self._tokens = reading_tokens
-        self._jwks = jwks  # the key that our webhooks are signed with, for whoever receives one
-        self._meters = meters
+    def __init__(self, rooms: Rooms, door: Door, limits: Limits) -> None:
+        self._rooms = rooms
+        self._dispatcher = rooms.dispatcher
+        self._catalog = rooms.dispatcher.catalog
         self._door = door
         self._limits = limits
 
@@ -113,8 +114,8 @@ class Gateway:
             _tell(call, *ops.ready(self._dispatcher))
             return
         if path == "/.well-known/jwks.json":
-            _allow(call, "GET", "HEAD")
-            call.answer(json_answer(200, self._jwks, call.id))
+            call.allow("GET", "HEAD")
+            call.answer(json_answer(200, self._rooms.jwks, call.id))
             return
         if path == proxy.PATH:
             call = self._proxied(call)
@@ -123,11 +124,14 @@ class Gateway:
             call.owner = self._owner_of(call)
         if path == "/v1/apps":
             _tell(call, 200, ops.apps(self._catalog))
+        elif path.startswith(webhooks.PATH):
+            with store_faults_told():
+                await self._rooms.webhooks.answer(call)
         elif path.startswith("/queue/"):
             await self._queued(call)
         elif path == "/metrics":
-            _allow(call, "GET", "HEAD")
-            call.answer(text_answer(*self._meters.text(), call.id))
+            call.allow("GET", "HEAD")
+            call.answer(text_answer(*self._rooms.meters.text(), call.id))
         elif path.endswith("/openapi.json"):
             _tell(call, 200, self._openapi(call))
         else:
@@ -140,7 +144,7 @@ class Gateway:
         if token is not None and not call.path.startswith("/queue/"):
             asked = requests.asked_of(call.path, self._catalog.routes)
             if asked is not None and asked.action == "stream":
-                return self._tokens.owner(token, asked.id, authenticator)
+                return self._rooms.tokens.owner(token, asked.id, authenticator)
         return authenticator.authenticate(call.headers)
 
     def _proxied(self, call: Call) -> Call:
@@ -157,7 +161,7 @@ class Gateway:
     async def _queued(self, call: Call) -> None:
         own_url = self._door.addresses.own(call.scope, call.headers)
         is_by_host = proxy.is_queue_host(call.headers.get("host", ""))
-        await self._queue.answer(
+        await self._rooms.queue.answer(
             call, call.path.removeprefix("/queue"), own_url + ("" if is_by_host else "/queue")
         )
 
@@ -166,21 +170,21 @@ class Gateway:
             route = self._catalog.routes.find(call.path)
         except UnknownPath as unknown:
             if (asked := requests.asked_of(call.path, self._catalog.routes)) is not None:
-                _allow(call, *requests.METHODS[asked.action])
+                call.allow(*requests.METHODS[asked.action])
                 with store_faults_told():
                     await self._by_id(asked, call)
                 return
             raise RequestError("not_found", str(unknown)) from None
-        _allow(call, "POST")
+        call.allow("POST")
         view = stream if route.view is View.STREAM else run
         await view(call, route, self._dispatcher, self._limits)
 
     async def _by_id(self, asked: requests.Asked, call: Call) -> None:
-        live = await requests.find(asked, call, self._dispatcher, self._queue)
+        live = await requests.find(asked, call, self._dispatcher, self._rooms.queue)
         if asked.action == "token" and live is not None:
-            await tokens.answer(live, call, self._tokens, self._dispatcher, self._limits)
+            await tokens.answer(live, call, self._rooms.tokens, self._dispatcher, self._limits)
         else:
-            await requests.answer(asked, live, call, self._dispatcher, self._queue, self._limits)
+            await requests.answer(asked, live, call, self._dispatcher, self._rooms.queue, self._limits)
 
     def _openapi(self, call: Call) -> object:
         try:
@@ -193,10 +197,5 @@ class Gateway:
 
 
 def _tell(call: Call, status: int, value: object) -> None:
-    _allow(call, "GET", "HEAD")
+    call.allow("GET", "HEAD")
     call.answer(value_answer(status, value, call.id))
-
-
-def _allow(call: Call, *methods: str) -> None:
-    if call.method not in methods:
-        raise RequestError("method_not_allowed", "Method Not Allowed", headers={"Allow": ", ".join(methods)})

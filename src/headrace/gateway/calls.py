@@ -39,6 +39,11 @@ class Call:
         outlet: Outlet = self.scope["extensions"][OUTLET]
         return outlet
 
+    def allow(self, *methods: str) -> None:
+        """Raise `RequestError` (405) for any other method."""
+        if self.method not in methods:
+            raise RequestError("method_not_allowed", "Method Not Allowed", headers={"Allow": ", ".join(methods)})
+
     def answer(self, answer: Answer) -> None:
         """Write a whole answer."""
         status, headers, body = answer

@@ -89,7 +89,7 @@ class QueueView:
     # --- submit -----------------------------------------------------------------------------------------
 
     async def _submit(self, call: Call, path: str, own_url: str) -> None:
-        _allow(call, "POST")
+        call.allow("POST")
         if self.dispatcher.is_draining:
             raise RequestError("shutting_down", "The server is stopping.", headers={"Retry-After": "5"})
         try:
@@ -171,7 +171,7 @@ class QueueView:
 
     async def _request(self, call: Call, match: re.Match[str], own_url: str) -> None:
         app, id_, action = _app_of(match[1], self.dispatcher.catalog.routes), RequestId(match[2]), match[3]
-        _allow(call, *_METHODS.get(action, ("GET", "HEAD")))
+        call.allow(*_METHODS.get(action, ("GET", "HEAD")))
         if app is None or not await self._is_theirs(id_, app, call):
             raise RequestError("request_not_found", "There is no such request, or not any more.")
         teller = StatusTeller(self.queue, self.store, Urls(own_url, app, id_))
@@ -260,8 +260,3 @@ def _priority_of(call: Call) -> Priority:
     except KeyError:
         message = f"The header X-Fal-Queue-Priority must be normal or low, not {text[:40]!r}."
         raise RequestError("bad_request", message) from None
-
-
-def _allow(call: Call, *methods: str) -> None:
-    if call.method not in methods:
-        raise RequestError("method_not_allowed", "Method Not Allowed", headers={"Allow": ", ".join(methods)})

@@ -38,10 +38,10 @@ class WebhookView:
         """Answer a call to a path that begins with `PATH`. Raises `RequestError`."""
         match = _RETRY.fullmatch(call.path)
         if match is not None:
-            _allow(call, "POST")
+            call.allow("POST")
             await self._retry(RequestId(match[1]), call)
         elif call.path == PATH:
-            _allow(call, "GET")
+            call.allow("GET")
             call.answer(value_answer(200, {"dead": await self._dead(call.owner)}, call.id))
         else:
             raise RequestError("not_found", f"Path {call.path} not found; there is {PATH}")
@@ -76,8 +76,3 @@ def _told(delivery: Delivery, record: Record) -> dict[str, Any]:
 
 def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
-
-
-def _allow(call: Call, method: str) -> None:
-    if call.method != method:
-        raise RequestError("method_not_allowed", "Method Not Allowed", headers={"Allow": method})

@@ -46,12 +46,11 @@ class Printing(Protocol):
 class Outputs:
     """Both outputs of this process, and who owns what is written to them without a mark."""
 
-    def __init__(self, token: str, limits: Limits) -> None:
+    def __init__(self, fds: tuple[int, int], token: str, limits: Limits) -> None:
+        self._fds = fds
         self._head = marks.head_of(token)
         self.line_bytes_max: Final = limits.output_line_bytes_max
         self.bytes_per_s_max: Final = limits.output_bytes_per_s_max
-        # Descriptors of our own: the author's code may close numbers 1 and 2.
-        self._fds = os.dup(1), os.dup(2)
         self._owner = 0
         self.kept_calls = 0  # queued requests that run
         # Reentrant: a `__del__` that prints may run while its own thread is in here.
@@ -82,11 +81,15 @@ class Outputs:
                     self.write(marks.Owner(owner), number)
 
 
+_fds: tuple[int, int] | None = None
 _outputs: Outputs | None = None
 
 
 def install() -> None:
     """Put our streams in place, before an author's file can keep the others. Until `mark`, nothing is marked."""
+    global _fds  # noqa: PLW0603 - a process has one standard output
+    with contextlib.suppress(OSError):  # started without them: nobody would read a mark
+        _fds = os.dup(1), os.dup(2)  # of our own: the author's code may close numbers 1 and 2
     for name, level in (("stdout", "STDOUT"), ("stderr", "STDERR")):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
@@ -100,7 +103,8 @@ def install() -> None:
 def mark(token: str, limits: Limits) -> None:
     """Mark what is printed from now on."""
     global _outputs  # noqa: PLW0603 - a process has one standard output
-    _outputs = Outputs(token, limits)
+    if _fds is not None:
+        _outputs = Outputs(_fds, token, limits)
 
 
 def _emitting(emit: Callable[..., None]) -> Callable[..., None]:

@@ -3,10 +3,10 @@
 With a million ids in an index, what 800 submits have touched is as many pages all over the file: some 50 ms of
 writing, which no submit should wait for. So a thread of its own does it, with a connection of its own.
 
-SQLite before 3.51.3 has a race there (its "WAL-reset bug"): a checkpoint that begins when nothing is left to do can
-mistake a log that a commit begins anew at that moment for the old one, and lose pages. It cannot happen here. A log
-begins anew only when all of it is in the database; a checkpoint begins only when something was committed since the
-last one ended, so some of the log is not; and there is one checkpoint at a time.
+SQLite before 3.51.3 has a race there (its "WAL-reset bug"): a checkpoint that begins when nothing is left to do
+can mistake a log that a commit begins anew at that moment for the old one, and lose pages. It cannot happen here.
+A log begins anew only when all of it is in the database; a checkpoint begins only when something was committed
+since the last one ended, so some of the log is not; and there is one checkpoint at a time.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class StoreSettings:
     # --- the file ---------------------------------------------------------------------------------------
     #: Bytes written (by estimate) between two checkpoints, which are made beside the commits.
     checkpoint_bytes: int = 8 * 1024 * 1024
-    #: Bytes of the write-ahead log beyond which the next commit waits until it is emptied: it begins anew only when
-    #: all of it is in the database, and while commits never pause a checkpoint beside them is always a little behind.
+    #: Bytes of the write-ahead log beyond which the next commit waits until it is emptied. It begins anew only
+    #: when all of it is in the database, and while commits never pause, checkpoints are always a little behind.
     wal_bytes_max: int = 64 * 1024 * 1024
     #: Bytes of page cache of the writer; each reader has a quarter. SQLite's 2 MiB hold no index of a million ids.
     cache_bytes: int = 32 * 1024 * 1024
