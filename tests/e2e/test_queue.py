@@ -6,6 +6,8 @@ import http.server
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -457,3 +459,44 @@ def test_a_webhook_to_a_private_place_is_refused_with_the_rule_that_refused_it(s
 
     assert (answer.status, answer.json["error_type"]) == (400, "bad_request")
     assert f"(rule {rule}" in answer.json["detail"]
+
+
+def test_a_webhook_that_was_given_up_is_listed_and_can_be_tried_again():
+    answers = [302, 200]
+    received: list[bytes] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(answers[min(len(received), len(answers)) - 1])
+            self.send_header("Location", "http://127.0.0.1/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    receiver = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=receiver.serve_forever)
+    thread.start()
+    port = receiver.server_port
+    args = ("--no-auth", "--outbound-http", "--outbound-network", "127.0.0.0/8", "--outbound-port", str(port))
+    try:
+        with running_server(args=args) as server:
+            id_ = submit(server, body={"n": 1}, query=f"?fal_webhook=http://127.0.0.1:{port}/hook")["request_id"]
+            eventually(lambda: server.request("GET", "/v1/webhooks").json["dead"], "it is given up")
+            command = [sys.executable, "-m", "headrace", "webhooks"]
+            listed = subprocess.run(
+                [*command, "list", "--url", server.url], capture_output=True, text=True, timeout=30, check=True
+            )
+            subprocess.run([*command, "retry", id_, "--url", server.url], timeout=30, check=True)
+            eventually(lambda: len(received) == 2, "it is tried again")
+            eventually(lambda: not server.request("GET", "/v1/webhooks").json["dead"], "it is no dead letter now")
+            unknown = server.post(f"/v1/webhooks/{id_}/retry")
+    finally:
+        receiver.shutdown()
+        thread.join()
+        receiver.server_close()
+
+    assert id_ in listed.stdout
+    assert "302" in listed.stdout
+    assert (unknown.status, unknown.json["error_type"]) == (404, "request_not_found")

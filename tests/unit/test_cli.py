@@ -20,6 +20,7 @@ COMMANDS = [
     ["attach"], ["conformance"], ["env"], ["doctor"],
     ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"],
     ["models"], ["models", "pull"], ["models", "list"],
+    ["webhooks"], ["webhooks", "list"], ["webhooks", "retry"],
 ]  # fmt: skip
 
 #: What a help page has no use for: servers, HTTP libraries, the terminal's toolkit, the event loop.

@@ -1,11 +1,12 @@
 """The command line: `headrace serve`, `stream`, `run`, `apps`, `submit`, `status`, `logs`, `result`, `cancel`,
-`attach`, `conformance`, `keys`, `models`, `demo`, `env`, `doctor`.
+`attach`, `conformance`, `keys`, `models`, `webhooks`, `demo`, `env`, `doctor`.
 
     serve        start a node, or check the files it would serve
     client       ask a running server: stream, run, apps
     queue        ask its queue: submit, status, logs, result, cancel; attach, which watches any request
     conformance  check how a server streams, ours or another's
     keys         create, list and revoke keys
+    webhooks     those that were given up
     models       the models that Headrace can fetch; `weights` does the fetching
     demo         a real model in your terminal, and the lines to call it yourself
     env          lines for a shell that lead fal's own clients here; `redirect.mjs` does it in Node
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import typer
 
-from headrace.cli import client, conformance, demo, doctor, env, keys, models, queue, serve
+from headrace.cli import client, conformance, demo, doctor, env, keys, models, queue, serve, webhooks
 from headrace.cli.help import examples
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ app.command("env", epilog=env.EXAMPLES)(env.env)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def run(
 def apps(url: Url = None, key: Key = None) -> None:
     """List a server's apps: state, and the path of every view."""
     with asking(url, key) as client:
-        listed = client._get_json("/v1/apps")["apps"]  # noqa: SLF001 - the SDK keeps it for us
+        listed = client._call_json("GET", "/v1/apps")["apps"]  # noqa: SLF001 - the SDK keeps it for us
     for app in listed:
         names = " = ".join((app["name"], *app["aliases"]))
         typer.echo(f"{names}  ({app['state']})")

@@ -34,7 +34,7 @@ from headrace.client._request import (
     Request,
     Target,
     build,
-    build_get,
+    build_own,
     refuse_options,
 )
 from headrace.client._resume import attached, begun
@@ -190,9 +190,9 @@ class AsyncClient(AsyncQueueCalls):
         request = build(self._target, application, arguments, path=path, headers=headers, method=method)
         return await self._fetch(request, self._patience(timeout))
 
-    async def _get_json(self, path: str) -> Any:
+    async def _call_json(self, method: str, path: str) -> Any:
         """Return the JSON of one of the server's own pages, such as `/v1/apps`."""
-        return await self._fetch(build_get(self._target, path), self._default)
+        return await self._fetch(build_own(self._target, method, path), self._default)
 
     def _patience(self, timeout: float | None, event_timeout: float | None = None) -> Patience:
         return Patience(

@@ -109,9 +109,9 @@ def build(
     return Request(method, url, _headers(target, accept, body) | _checked_headers(headers), body)
 
 
-def build_get(target: Target, path: str) -> Request:
-    """Make the request for one of the server's own pages, such as `/v1/apps`."""
-    return build_at(target, "GET", target.url + _quoted(path))
+def build_own(target: Target, method: str, path: str) -> Request:
+    """Make a request without a body to one of the server's own pages, such as `/v1/apps`."""
+    return build_at(target, method, target.url + _quoted(path))
 
 
 def build_at(target: Target, method: str, url: str, *, accept: str = JSON_TYPE) -> Request:

@@ -19,9 +19,10 @@
     ├── ProtocolError                the answer is not what this SDK reads: not an event stream, not JSON, not HTTP
     └── BadCredentials               the credentials file cannot be read (also a ValueError)
 
-Wrong arguments are `TypeError` and `ValueError`, before anything is sent. No stream and no run is ever sent twice:
-whether to try again is the caller's decision, and `retryable` says whether the same request may work. Which calls
-to the queue are sent again, `headrace.client._queue` tells.
+Wrong arguments are `TypeError` and `ValueError`, before anything is sent. No run is ever sent twice, nor a
+stream unless it is to be resumed: whether to try again is the caller's decision, and `retryable` says whether the
+same request may work. Which calls to the queue are sent again, `headrace.client._queue` tells; what a resumed
+stream does, `headrace.client._resume`.
 
 The names of error types on the wire are in `headrace.core.errors.ERROR_TYPES`.
 """
