@@ -62,6 +62,8 @@ class Looks:
             self._next_look = self.now + _LOOK_EVERY_S
             for live in tuple(self._world.dispatcher._live.values()):
                 self._check_request(live)
+            for live in (live for pool in self._world.pools for live in pool._waiting):
+                self._that(live.state is State.QUEUED, f"{live.id} waits, and is {live.state.value}")
             for client in self._world.active_clients:
                 self._check_that_it_moves(client)
         if self._checks.violation is not None:
@@ -69,8 +71,6 @@ class Looks:
 
     def _check_pool(self, pool: Pool) -> None:
         fleet, slots = pool.fleet, pool.app.max_multiplexing
-        for live in pool._waiting:
-            self._that(live.state is State.QUEUED, f"{live.id} waits, and is {live.state.value}")
         if pool._waiting:
             for runner in fleet.runners:
                 has_room = runner.takes_work and runner.link.busy < slots
@@ -103,6 +103,8 @@ class Looks:
         holders: set[str] = set()
         for child in self._world.kernel.children.values():
             on_node = child.link._streams
+            if child.is_dead and not on_node:
+                continue
             for live in on_node.values():
                 self._that(live.id not in holders, f"{live.id} is at two runners")
                 self._that(not live.is_final, f"{live.id} holds a slot and is {live.state.value}")

@@ -45,8 +45,8 @@ class Nature:
             dies_s=sometime(20) if happens(0.6) else math.inf,
             babbles_s=sometime(20) if happens(0.2) else math.inf,
             swells_s=sometime(10) if happens(0.4) else math.inf,
-            freezes=tuple((sometime(10), dice.choice((0.5, 4, 90)), dice.random() < 0.5) for _ in range(2))
-            if happens(0.5)
+            freezes=tuple((sometime(10), dice.choice((0.5, 4, 90)), dice.random() < 0.4) for _ in range(2))
+            if happens(0.9)
             else (),
             leave_s=dice.choice((0.0, 0.01, 0.8)),
             heeds_eof=not happens(0.2),

@@ -250,6 +250,7 @@ def test_items_are_lines_of_their_own_when_the_node_wants_them(node):
     [
         ({"progress": 0.25}, "progress 0.25"),
         ({"progress": 3}, "progress 3"),
+        ({"progress": 1 / 3}, "progress 0.3333"),
         ({"progress": "3/4", "message": "upscaling"}, "progress 3/4: upscaling"),
         ({"message": "two\nlines"}, "two lines"),
         ({"message": ""}, None),

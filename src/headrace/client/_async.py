@@ -117,7 +117,7 @@ class AsyncClient(AsyncQueueCalls):
         - `headers`: sent with the rest, and over them
         - `resume`: whether a lost connection is made again, so that the loop goes on with the next item, none lost
           and none twice. For a Headrace server; the request is started once, and goes on for 30 s without us.
-          Leaving on purpose still stops it. Without a `timeout`, 30 s without a byte count as a loss
+          Leaving on purpose still stops it. Without a `timeout`, 45 s without a byte count as a loss
 
         Raises `TypeError` or `ValueError` here for what cannot be sent; while iterating, `APIError` before the
         first item, `StreamError` or `StreamCut` after any, and the rest of `headrace.client.errors`.

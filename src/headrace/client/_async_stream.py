@@ -47,6 +47,7 @@ class AsyncStream:
         self._items: Items | None = None
         self._ready: Iterator[dict[str, Any]] = iter(())
         self._is_over = False
+        self._farewell: threading.Thread | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._request}, request {self.request_id}>"
@@ -85,29 +86,28 @@ class AsyncStream:
         That a resumed stream was left on purpose, the server is told by a thread, which takes about a second at
         most; the program does not end before. `aclose` and `async with` wait for it.
         """
-        if (farewell := self._leave()) is not None:
-            with suppress(RuntimeError):  # at the interpreter's end no thread can begin
-                farewell.start()
-
-    async def aclose(self) -> None:
-        """Leave the stream, as `close` does, and wait until the server was told; also what `aclosing` calls."""
-        if (farewell := self._leave()) is not None:
-            farewell.start()
-            await asyncio.to_thread(farewell.join)
-
-    def _leave(self) -> threading.Thread | None:
-        """Close the connection; return what tells the server, if it must be told."""
         self._is_over = True
         self._ready = iter(())
         if self._exchange is not None:
             self._exchange.close()
-        if self._resumption is None or (request := self._resumption.farewell()) is None:
-            return None
+        if self._resumption is not None and (request := self._resumption.farewell()) is not None:
+            self._say_farewell(request, self._resumption)
+
+    async def aclose(self) -> None:
+        """Leave the stream, as `close` does, and wait until the server was told; also what `aclosing` calls."""
+        self.close()
+        if self._farewell is not None:
+            await asyncio.to_thread(self._farewell.join)
+
+    def _say_farewell(self, request: Request, resumption: Resumption) -> None:
+        """Tell the server in a thread: a task would be cancelled by a loop that ends, and that may come next."""
         from headrace.client._sync_stream import say_farewell  # only then urllib3 is needed
 
-        words = self._client._target, request, self._resumption  # noqa: SLF001
-        # A thread, not a task: a loop that ends cancels its tasks, and the program may leave the loop next.
-        return threading.Thread(target=say_farewell, args=words, name="headrace farewell", daemon=False)
+        words = self._client._target, request, resumption  # noqa: SLF001
+        farewell = threading.Thread(target=say_farewell, args=words, name="headrace farewell", daemon=False)
+        with suppress(RuntimeError):  # at the interpreter's end no thread can begin
+            farewell.start()
+            self._farewell = farewell
 
     async def _receive(self) -> list[dict[str, Any]]:
         """Wait for items and return those that came; none at the end. Raises `HeadraceError`."""

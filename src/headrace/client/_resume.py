@@ -25,8 +25,9 @@ from headrace.core.routes import parse_endpoint_id
 #: Seconds that the server keeps a request going whose reader was lost: our whole time to come back.
 GRACE_S: Final = 30.0
 #: Seconds without a byte after which a connection is taken for dead, where the call names none. A heartbeat comes
-#: every ten; and the server notices a vanished reader no sooner.
-SILENCE_S: Final = 30.0
+#: every ten, but the head may take 30 where the caller set a start timeout. The server needs as long to notice a
+#: reader that vanished, and its grace begins then.
+SILENCE_S: Final = 45.0
 #: So many connections in a row that brought no event, and we give up; fewer while no server has answered at all,
 #: for then the address may be wrong.
 TRIES_MAX: Final = 12

@@ -324,6 +324,7 @@ def words_of(event: bytes) -> str | None:
     message = item.get("message")
     progress = item.get("progress")
     has_progress = isinstance(progress, int | float | str) and not isinstance(progress, bool)
+    progress = round(progress, 4) if isinstance(progress, float) else progress
     words = [f"progress {progress}"] if has_progress else []
     words += [message] if isinstance(message, str) and message else []
     return ": ".join(words).replace("\n", " ") or None
