@@ -286,7 +286,9 @@ class Checks:
         live = self.requests[client.id or ""]
         if client.error is not None:
             type_ = client.error["type"]
-            known = {"replay_gone"} if client.resumes else set()
+            # Of one that is over, a reader who is behind may lose the rest when the node is short of memory.
+            is_short = client.may_stall and self._world.limits.events_bytes_max < 1 << 30
+            known = {"replay_gone"} if client.resumes or is_short else set()
             known.add(live.error.type if live.error is not None else "")
             self.that(type_ in known, f"{who} was told {type_}; the request ended with {live.error!r}")
             is_clean = live.route.app.stream_error_end == "clean"

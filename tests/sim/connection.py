@@ -16,6 +16,10 @@ from headrace.gateway.answers import Answer
 from headrace.gateway.outlet import Outlet, head
 
 
+#: How the write of one ends. Nobody minds that a reader does not take it, until there are events to take.
+_HEARTBEAT = b": ping\n\r\n"
+
+
 class SimOutlet(Outlet):
     """The real outlet, which asks the simulated kernel what the client has not taken yet."""
 
@@ -32,6 +36,7 @@ class Transport(asyncio.Transport):
     def __init__(self, room_bytes: int, high_bytes: int, on_bytes: Callable[[], None]) -> None:
         super().__init__()
         self.flow = FlowControl(self)
+        self.is_held_up = False  # by a reader who does not take events
         self.sent = bytearray()  # in the kernel
         self.on_ready: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
@@ -49,6 +54,7 @@ class Transport(asyncio.Transport):
         self._unsent += data
         self.push()
         if len(self._unsent) > self._high_bytes and not self.flow.write_paused:
+            self.is_held_up = not data.endswith(_HEARTBEAT)
             self.flow.pause_writing()
 
     def take(self, count: int) -> bytes:
@@ -66,6 +72,7 @@ class Transport(asyncio.Transport):
             self._on_bytes()
         if self.flow.write_paused and len(self._unsent) <= self._high_bytes // 4:
             self.flow.resume_writing()
+            self.is_held_up = False
             self.on_ready()
         if self._is_closed and not self._unsent:
             self._lose()

@@ -82,3 +82,17 @@ def test_a_node_that_stops_while_a_failed_start_is_being_ended_ends_it_all_the_s
     world.run()  # that every runner which started is counted among the ended, and gone, is checked at the end
 
     assert {"died", "load_failed"} <= world.runner_ends()
+
+
+def test_a_node_that_stops_in_the_instant_in_which_a_changed_file_is_loaded_just_stops():
+    class StopsThen(Scene):
+        async def storm(self):
+            await asyncio.sleep(0.2)
+            self.versions += 1
+            loaded = len(self.kernel.children) + 1
+            while len(self.kernel.children) < loaded:
+                await asyncio.sleep(0.001)
+            link = self.kernel.children[1_001].link
+            cancel_with_it = self.stop_at_once
+            link.hello.add_done_callback(lambda _: cancel_with_it())
+            await link.hello

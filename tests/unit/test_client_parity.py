@@ -92,7 +92,9 @@ def test_the_module_functions_are_the_methods_of_a_default_client(name: str, cls
     assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(function)
 
 
-@pytest.mark.parametrize("module", ["_sync", "_async", "_sync_queue", "_async_queue", "_sync_stream", "_async_stream"])
+@pytest.mark.parametrize(
+    "module", ["_sync", "_async", "_sync_queue", "_async_queue", "_sync_stream", "_async_stream"]
+)
 def test_the_shells_are_thin(module: str) -> None:
     source = Path(headrace.client.__file__).with_name(f"{module}.py").read_text()
     imported = {

@@ -47,7 +47,9 @@ async def load(target: str, launcher: Launcher, limits: Limits) -> Loaded:
     """Have a runner import a target. Raises `FileFault` or `LoadFault`, and leaves no process behind then."""
     process = await launcher.start(target)
     try:
-        return Loaded(target, process, await asyncio.wait_for(process.link.hello, limits.load_timeout_s))
+        # Not wait_for: until Python 3.12 that loses a cancellation which comes with the answer.
+        async with asyncio.timeout(limits.load_timeout_s):
+            return Loaded(target, process, await process.link.hello)
     except BaseException as error:
         await process.kill()
         if isinstance(error, RequestError):
