@@ -95,7 +95,7 @@ async def submit(store: SqliteStore, submitters: int, seconds: float) -> list[fl
 async def expire(store: SqliteStore, done: list[int]) -> None:
     """Forget old requests, a step at a time, as a node does."""
     while True:
-        done.append((await store.expire(time.time() + 3600, limit=500)).requests)
+        done.append((await store.expire(time.time() + 3600, limit=100)).requests)
         await asyncio.sleep(0.05)
 
 

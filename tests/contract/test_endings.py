@@ -16,7 +16,7 @@ from headrace import AsyncClient, Client
 from headrace.client import errors
 from tests.support.endings import ENDINGS, LIMITS, MODELS, NO_SLOT, Ending, cancelling, told
 from tests.support.official import OfficialServer, key_of, official_server
-from tests.support.server import RawStream, Server, data_events
+from tests.support.server import RawStream, Server, data_events, running_server
 from tests.support.shells import Outcome
 
 ALL = {**ENDINGS, "no slot": NO_SLOT}
@@ -202,9 +202,7 @@ def test_a_failure_is_one_error_event_and_a_fin_without_the_final_chunk(served, 
     with opened(served, f"/{ending.endpoint}/stream", ending.input) as stream:
         stream.read_until(b"event: error")
         stream.read_until(b"\n\n\r\n")
-        told_at = time.monotonic()
         stream.read_to_end()  # a reset would raise
-        delay_s = time.monotonic() - told_at
 
     blocks = stream.body.replace(b": ping\n", b"").split(b"\n\n")
     assert [block.startswith(b"event: error\ndata: {") for block in blocks] == [False] * len(ending.items) + [
@@ -214,7 +212,17 @@ def test_a_failure_is_one_error_event_and_a_fin_without_the_final_chunk(served, 
     assert [*data_events(stream.body)][:-1] == ending.items
     assert is_error_item(data_events(stream.body)[-1], ending)
     assert not stream.is_whole
-    assert delay_s >= 0.03  # of the 50 ms of `cut_delay_s`, what a late reader can see at least
+
+
+def test_the_cut_leaves_a_client_the_time_to_read_the_error_event():
+    with running_server(MODELS, limits={"cut_delay_s": 2.0}) as server:
+        with server.open(f"/{ENDINGS['raised'].endpoint}/stream", ENDINGS["raised"].input) as stream:
+            stream.read_until(b"event: error")
+            told_at = time.monotonic()
+            stream.read_to_end()
+            delay_s = time.monotonic() - told_at
+
+    assert delay_s >= 0.5  # of two seconds, what a reader that is late itself sees at least
     assert b"connection:" not in stream.head.lower()
 
 

@@ -115,6 +115,7 @@ def test_an_alias_is_as_good_as_the_name(server):
 
 
 def test_apps_lists_every_view(server):
+    eventually(server.is_ready, "the runner is up, after what other tests did to it")
     done = headrace(server, "apps")
 
     assert 0 == done.returncode

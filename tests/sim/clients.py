@@ -113,9 +113,7 @@ class Client:
     def is_moving(self) -> bool:
         """Whether it took something since this was asked last, or there is nothing that it should take."""
         seen, self._seen_bytes = self._seen_bytes, self._taken_bytes
-        return (
-            seen != self._taken_bytes or not self._transport.is_held_up or self._connection.outlet.is_done
-        )
+        return seen != self._taken_bytes or not self._transport.is_held_up or self._connection.outlet.is_done
 
     @property
     def resumes(self) -> bool:

@@ -140,7 +140,7 @@ class World:
             await self.storm()
             if not self.plan.stops_in_storm:
                 await self._calm()
-            await self._drain()
+            await self.drain()
             for task in node:
                 task.cancel()
         for timer in self._timers:
@@ -179,7 +179,7 @@ class World:
             for pool in self.catalog.pools.values()
         )
 
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
         """As `headrace.node` does it."""
         self.note("the node is to stop")
         self.is_stopping = self.dispatcher.is_draining = True

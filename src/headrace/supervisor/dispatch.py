@@ -155,10 +155,11 @@ class Dispatcher:
     def _keep_for_a_while(self, live: LiveRequest) -> None:
         self._past[live.id] = live
         if len(self._past) > self._limits.replays_max:
-            oldest = next(iter(self._past.values()))
-            self._forget(oldest)
-            if oldest.is_read:  # its reader has it in memory still: it counts, behind the others
-                self._past[oldest.id] = oldest
+            # One that is still read is in memory anyway. It counts until its reader is done with it, so the number
+            # may be exceeded by that of the readers.
+            unread = next((one for one in self._past.values() if not one.is_read), None)
+            if unread is not None:
+                self._forget(unread)
 
     # --- memory -----------------------------------------------------------------------------------------
 
@@ -171,12 +172,13 @@ class Dispatcher:
             self._shed()
 
     def _forget_past(self) -> None:
-        """Let go of requests that ended longer ago than they can be watched."""
+        """Let go of requests that ended longer ago than they can be watched, or are too many; the oldest first."""
         horizon = monotonic() - self._limits.replay_s
         for live in tuple(self._past.values()):
-            if live.ended_at is not None and live.ended_at > horizon:
+            is_recent = live.ended_at is not None and live.ended_at > horizon
+            if is_recent and len(self._past) <= self._limits.replays_max:
                 return
-            if not live.is_read:  # a slow reader of its end has it in memory still: it counts until then
+            if not live.is_read:
                 self._forget(live)
 
     def _forget(self, live: LiveRequest) -> None:

@@ -44,22 +44,22 @@ async function subscribed(endpoint, input, options) {
 
 const free = {
   async by_hand() {
-    const submitted = await fal.queue.submit(`${ZOO}/async`, { input: { n: 3, pause: 0.2 } });
+    const submitted = await fal.queue.submit(`${ZOO}/async`, { input: { n: 3, pause: 1 } });
     const requestId = submitted.request_id;
     const status = await untilDone(`${ZOO}/async`, requestId);
     const result = await fal.queue.result(`${ZOO}/async`, { requestId });
     return { submitted, status, data: result.data, id: result.requestId };
   },
   async stream_status() {
-    const { request_id: requestId } = await fal.queue.submit(`${ZOO}/async`, { input: { n: 3, pause: 0.2 } });
+    const { request_id: requestId } = await fal.queue.submit(`${ZOO}/async`, { input: { n: 3, pause: 1 } });
     const stream = await fal.queue.streamStatus(`${ZOO}/async`, { requestId, logs: true });
     const states = [];
     stream.on("data", (event) => states.push(event.status));
     const last = await stream.done();
     return { states, last };
   },
-  polling: () => subscribed(`${ZOO}/async`, { n: 3, pause: 0.4 }, { mode: "polling", logs: true, pollInterval: 100 }),
-  streaming: () => subscribed(`${ZOO}/async`, { n: 3, pause: 0.4 }, { mode: "streaming", logs: true }),
+  polling: () => subscribed(`${ZOO}/async`, { n: 3, pause: 0.8 }, { mode: "polling", logs: true, pollInterval: 100 }),
+  streaming: () => subscribed(`${ZOO}/async`, { n: 3, pause: 0.8 }, { mode: "streaming", logs: true }),
   polling_logs: () => subscribed("line/teller", { n: 4 }, { mode: "polling", logs: true, pollInterval: 100 }),
   streaming_logs: () => subscribed("line/teller", { n: 4 }, { mode: "streaming", logs: true }),
   sub_path: () => subscribed(`${ZOO}/def`, { n: 4 }, {}),
