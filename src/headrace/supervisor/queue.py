@@ -54,6 +54,7 @@ class Queue:
         self._tickets: dict[RequestId, Ticket] = {}
         self._lines: dict[str, Line[Ticket]] = {}
         self._numbers = itertools.count(1)
+        self._accepting: set[asyncio.Task[RequestId]] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self.on_webhook: Callable[[], None] = lambda: None  # a request has ended that has one
 
@@ -93,7 +94,7 @@ class Queue:
         while True:
             await asyncio.sleep(self._limits.expire_every_s)
             try:
-                while (await self._store.expire(time.time(), limit=500)).has_more:
+                while (await self._store.expire(time.time(), limit=100)).has_more:
                     await asyncio.sleep(0.05)  # bounded steps: a submit in between waits for one of them at most
             except (StoreUnavailable, StoreBusy) as fault:
                 _log.warning("old requests were not forgotten: %s", fault)
@@ -105,12 +106,24 @@ class Queue:
 
         Raises `QueueFull`, `IdempotencyConflict`, `StoreUnavailable` and `StoreBusy`.
         """
+        # A caller that leaves meanwhile must not leave a request in the store that nobody here knows of.
+        accepting = asyncio.get_running_loop().create_task(self._accept(new), name=f"submit of {new.id}")
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepted)
+        return await asyncio.shield(accepting)
+
+    async def _accept(self, new: NewRequest) -> RequestId:
         submitted = await self._store.submit(new)
         if not submitted.is_duplicate:
             self._stand_in_line(Ticket(next(self._numbers), without_large_body(new)))
             self.feed(new.app)
             self._want_runners(new.app)
         return submitted.id
+
+    def _accepted(self, accepting: asyncio.Task[RequestId]) -> None:
+        self._accepting.discard(accepting)
+        if not accepting.cancelled():
+            accepting.exception()  # its caller was told, unless it has left
 
     async def cancel(self, id_: RequestId) -> Cancelling:
         """Stop a request, whether it waits or runs. Raises `StoreUnavailable` and `StoreBusy`."""
@@ -230,25 +243,41 @@ class Queue:
         """Have one attempt at a request, in the slot that `pool` keeps for it, up to its ending in the store."""
         id_ = ticket.new.id
         try:
-            now = time.time()
-            attempt = await self._store.start(id_, node=NODE, lease_until=now + self._limits.lease_s, at=now)
-            body = ticket.new.body or (await self._store.body(id_) if attempt is not None else None)
+            attempt = await self._begin(id_)
+            body = ticket.new.body or await self._store.body(id_)
         except (StoreUnavailable, StoreBusy) as fault:
             _log.warning("request %s waits for the store: %s", id_, fault)
             pool.unreserve()
             self._come_back(ticket, ASK_AGAIN_S)
             return
         live = self.live_of(ticket)
-        if attempt is None or live is None or body is None:  # it was cancelled, or its app is gone
+        if attempt is None or body is None:  # it has ended meanwhile: somebody cancelled it
             pool.unreserve()
-            if attempt is None:
-                self._leave(ticket)
-            else:
-                await self._end(ticket, attempt, RequestError("not_found", "The app is not served any more."))
+            self._leave(ticket)
+            if live is not None:
+                live.cancel("client_cancelled", "The request was cancelled.")
             return
         ticket.attempt = attempt
         ticket.attempt_over.clear()
+        if live is None:
+            pool.unreserve()
+            await self._end(ticket, attempt, RequestError("not_found", "The app is not served any more."))
+            return
         await self._run(ticket, live, body, pool)
+
+    async def _begin(self, id_: RequestId) -> int | None:
+        """Begin an attempt in the store and return its number; None for a request that has ended."""
+        now = time.time()
+        lease_until = now + self._limits.lease_s
+        attempt = await self._store.start(id_, node=NODE, lease_until=lease_until, at=now)
+        if attempt is not None:
+            return attempt
+        record = await self._store.get(id_)
+        if record is None or record.state is not State.RUNNING:
+            return None
+        # An earlier start of ours took effect, and its answer was lost: nobody works on that attempt.
+        await self._store.requeue(id_, record.attempt, not_before=now, at=now)
+        return await self._store.start(id_, node=NODE, lease_until=lease_until, at=now)
 
     async def _run(self, ticket: Ticket, live: LiveRequest, body: bytes, pool: Pool) -> None:
         if live.is_final:
