@@ -208,6 +208,11 @@ class Checks:
             if one.process.pid == runner.child.pid
         )
 
+    def is_from_rogue(self, live: WatchedRequest) -> bool:
+        """Whether a request's runner breaks the rules."""
+        runner = self._runner_of.get(live.id)
+        return runner is not None and runner.has_misbehaved
+
     def wait_s(self, live: LiveRequest) -> float:
         """The longest that a request may wait for its slot."""
         return self._world.start_timeouts.get(live.headers.get("user-agent", ""), self._world.limits.slot_wait_s)

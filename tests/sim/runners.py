@@ -187,7 +187,7 @@ class Runner:
             return
         if birth == "dies":
             self.child.end(1)
-        elif birth == "faulty file":
+        elif birth == "faulty file" or (birth == "other app" and not self.world.plan.reloads):
             self._fail("invalid syntax")
         else:
             if birth == "other app":

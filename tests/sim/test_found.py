@@ -4,6 +4,8 @@ import asyncio
 import dataclasses
 from random import Random
 
+import pytest
+
 from headrace.core.limits import Limits
 from tests.sim.clients import Habit
 from tests.sim.natures import Course, Nature
@@ -84,16 +86,25 @@ def test_a_node_that_stops_while_a_failed_start_is_being_ended_ends_it_all_the_s
     assert {"died", "load_failed"} <= world.runner_ends()
 
 
-def test_a_node_that_stops_in_the_instant_in_which_a_changed_file_is_loaded_just_stops():
+@pytest.mark.parametrize("turns", range(14))
+def test_a_node_that_stops_while_a_changed_file_is_loaded_just_stops_and_leaves_no_process(turns):
+    """Whatever has just been done and whatever is next: the stop comes so many turns of the loop after the start."""
+
     class StopsThen(Scene):
+        def nature(self):
+            if self.is_storm:
+                self.has_started.set()
+            return Nature(hello_s=0.0)
+
         async def storm(self):
+            self.has_started = asyncio.Event()
             await asyncio.sleep(0.2)
             self.versions += 1
-            while 1_001 not in self.kernel.children:
-                await asyncio.sleep(0.001)
+            await self.has_started.wait()
 
         async def drain(self):
-            await self.kernel.children[1_001].link.hello
+            for _ in range(turns):
+                await asyncio.sleep(0)
 
     world = StopsThen(Limits())
     world.run()  # that nothing is raised, and no process left behind, is checked at the end

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.__main__ import broken, story_of
+from tests.sim.seeds import broken, story_of
 from tests.sim.faults import FAULTS, planted
 from tests.sim.world import World
 
@@ -57,7 +57,7 @@ def test_a_seed_tells_the_same_story_each_time():
 
 
 def test_a_seed_tells_the_same_story_in_another_process():
-    program = "from tests.sim.__main__ import story_of; print(story_of(3, 1 << 20))"
+    program = "from tests.sim.seeds import story_of; print(story_of(3, 1 << 20))"
     environ = {**os.environ, "PYTHONHASHSEED": "99", "PYTHONPATH": "."}
     told = subprocess.run(
         [sys.executable, "-c", program],

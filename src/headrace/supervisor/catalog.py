@@ -108,6 +108,7 @@ class Catalog:
         self._meters = meters
         self.feeder: Feeder | None = None  # the durable queue, once there is one
         self._loaded = {one.target: one for one in loaded}
+        self._untaken: list[Loaded] = []  # whose runner is given to a pool that has not begun yet
         self.routes = self._routes(self._loaded)
         self.pools: dict[str, Pool] = {}
         for one in loaded:
@@ -116,12 +117,15 @@ class Catalog:
 
     async def run(self, *, reload: bool) -> None:
         """Keep every app's runners up until cancelled; with `reload`, follow the files as they change."""
-        async with asyncio.TaskGroup() as tasks:
-            for one in self._loaded.values():
-                self._start(one, self.pools, tasks)
-            if reload:
-                for target in self._loaded:
-                    tasks.create_task(self._follow(target, tasks), name=f"watch of {target}")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for one in self._loaded.values():
+                    self._start(one, self.pools, tasks)
+                if reload:
+                    for target in self._loaded:
+                        tasks.create_task(self._follow(target, tasks), name=f"watch of {target}")
+        finally:
+            await unload(self._untaken)  # a task that is cancelled before its first step never takes it
 
     async def unload(self) -> None:
         """End the runners of a catalog that is not run."""
@@ -169,12 +173,16 @@ class Catalog:
         if self.feeder is not None:
             self.feeder.feed(app)
 
-    @staticmethod
-    def _start(one: Loaded, pools: Mapping[str, Pool], tasks: asyncio.TaskGroup) -> None:
+    def _start(self, one: Loaded, pools: Mapping[str, Pool], tasks: asyncio.TaskGroup) -> None:
         # The runner that imported the target goes on as its first app's; the others start their own.
+        self._untaken.append(one)
         for number, app in enumerate(one.apps):
-            first = one.process if number == 0 else None
-            tasks.create_task(pools[app.name].run(first), name=f"pool of {app.name}")
+            run = self._run_first(pools[app.name], one) if number == 0 else pools[app.name].run(None)
+            tasks.create_task(run, name=f"pool of {app.name}")
+
+    async def _run_first(self, pool: Pool, one: Loaded) -> None:
+        self._untaken.remove(one)
+        await pool.run(one.process)
 
     # --- reloading --------------------------------------------------------------------------------------
 
