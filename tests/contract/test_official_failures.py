@@ -188,6 +188,7 @@ def test_no_client_is_told_what_the_exception_said(served):
 
 
 def times_sent(served, client, call) -> int:
+    assert PYTHON.run(served, "zoo/zoo/def", {"n": 1}).result == {"total": 1}  # one is served: no crash loop
     before = served.server.notes().count("die")
     getattr(client, call)(served, "zoo/zoo/die", {"n": 0})
     return served.server.notes().count("die") - before
