@@ -169,9 +169,8 @@ def test_raw_words_belong_to_a_request_while_it_runs_alone(server):
     request = Queued(server, "words/raw", {"name": "alone"})
     request.until("IN_PROGRESS")
     release(server, "alone")
+    lines = request.lines()  # before another begins: with two at once, raw words are nobody's
     after = Queued(server, "words/print")
-
-    lines = request.lines()
 
     # The two outputs are two pipes: in order, each.
     assert ["alone by number", "alone by echo", "alone printed", "alone last"] == [

@@ -241,8 +241,9 @@ def _handler_of(queue_of: Any) -> type[BaseHTTPRequestHandler]:
             over = job.steps[job.at].status == "COMPLETED"
             with_logs = call.query.get("logs") in {"1", "true"}
             if call.operation == "status":
-                self._send(200 if over else 202, queue.told(job, job.lines if with_logs else None))
-                job.move()
+                told = queue.told(job, job.lines if with_logs else None)
+                job.move()  # before the answer is out: the next look may come by another thread
+                self._send(200 if over else 202, told)
             elif call.operation == "status/stream":
                 self._stream(queue, job, with_logs)
             elif call.operation == "cancel" and over:
