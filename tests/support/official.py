@@ -33,7 +33,7 @@ NODE_PACKAGES = ROOT / ".venv" / "node"
 INSTALL_S = 180.0
 
 
-def _lacking(reason: str) -> NoReturn:
+def lacking(reason: str) -> NoReturn:
     """Skip, saying what is missing; in CI nothing may be missing."""
     if os.environ.get("CI"):
         pytest.fail(reason)
@@ -73,7 +73,7 @@ def _installed() -> pathlib.Path | str:
 def need_node() -> pathlib.Path:
     """Return the folder from which Node finds `@fal-ai/client`. Skips with the reason, but fails in CI."""
     found = _installed()
-    return found if isinstance(found, pathlib.Path) else _lacking(found)
+    return found if isinstance(found, pathlib.Path) else lacking(found)
 
 
 @dataclass

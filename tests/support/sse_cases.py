@@ -201,3 +201,11 @@ CASES: list[Case] = [
     case("usual with a field in the middle", b"data: a\n\ndata: b\nevent: x\n\ndata: d\n\n", D("a"), D("b", type="x"), D("d")),
     case("usual without the last line feed", b"data: a\n\ndata: b\n\ndata: c\n", D("a"), D("b")),
 ]  # fmt: skip
+
+#: What random streams are made of: everything that means something, and some that does not.
+PARTS = [
+    b"data: ", b"data:", b"data", b"event: ", b"event: error", b"id: ", b"id: 7", b"id", b"retry: ", b"retry: 20",
+    b":", b": ping", b" ", b"\n", b"\n", b"\n\n", b"\r", b"\r\n", b"\r\n\r\n", b"\0", b"a", b"{}", b"1",
+    b"data: {}\n\n", b"data: x\n\n", b"data: y\n\n", b": ping\n", b"\xef\xbb\xbf", b"\xef\xbb", b"\xe2\x80\xa6", b"\xe2\x80",
+    b"\xf0\x9f\x98\x80", b"\xff", b"\xc3\xa9",
+]  # fmt: skip

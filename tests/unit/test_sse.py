@@ -10,16 +10,8 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from headrace.core.sse import Decoder, Event, encode
-from tests.support.sse_cases import CASES, Case
+from tests.support.sse_cases import CASES, PARTS, Case
 from tests.support.sse_reference import reference
-
-#: What random streams are made of: everything that means something, and some that does not.
-PARTS = [
-    b"data: ", b"data:", b"data", b"event: ", b"event: error", b"id: ", b"id: 7", b"id", b"retry: ", b"retry: 20",
-    b":", b": ping", b" ", b"\n", b"\n", b"\n\n", b"\r", b"\r\n", b"\r\n\r\n", b"\0", b"a", b"{}", b"1",
-    b"data: {}\n\n", b"data: x\n\n", b"data: y\n\n", b": ping\n", b"\xef\xbb\xbf", b"\xef\xbb", b"\xe2\x80\xa6", b"\xe2\x80",
-    b"\xf0\x9f\x98\x80", b"\xff", b"\xc3\xa9",
-]  # fmt: skip
 
 
 def whole(stream: bytes) -> Iterator[list[bytes]]:

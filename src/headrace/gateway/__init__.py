@@ -21,6 +21,7 @@
     status    how a queued request is, in fal's words
     events    the one writer of server-sent events
     ops       /health, /ready, /v1/apps, openapi.json
+    static_files  files that are served as they lie in the package: the SDK for JavaScript
     openapi   an app's schema document, its stream items included
     answers   JSON answers and their headers
 

@@ -13,7 +13,7 @@ from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
-from headrace.gateway import ops, proxy, requests, tokens, webhooks
+from headrace.gateway import ops, proxy, requests, static_files, tokens, webhooks
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.answers import (
     Receive,
@@ -81,6 +81,9 @@ class Gateway:
         call = Call(self._dispatcher.new_id(), headers, scope, receive, path=path, extra=[])
         await call.outlet.catch_up(self._limits)
         try:
+            if (file := static_files.PUBLIC.get(path)) is not None:
+                static_files.answer(file, call)
+                return
             call.extra.extend(self._door.origins.judge(headers, self._door.addresses.own(scope, headers)))
             if is_preflight(call.method, headers):
                 call.answer((204, [*preflight(headers), request_id_header(call.id)], b""))
