@@ -65,6 +65,6 @@ def answer(file: StaticFile, call: Call) -> None:
 
 
 def _has(if_none_match: str, etag: str) -> bool:
-    """Whether a client has the file of this tag already (RFC 9110, section 13.1.2; its comparison is the weak one)."""
+    """Whether a client has the file of this tag already (RFC 9110, section 13.1.2)."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or "*" in tags
