@@ -50,6 +50,9 @@ def test_run_answers_with_the_last_item_of_every_kind_of_endpoint(server, path, 
         ("GET", "/ready", None, 200),
         ("GET", "/v1/apps", None, 200),
         ("GET", "/zoo/zoo/openapi.json", None, 200),
+        ("GET", "/zoo/zoo/llms.txt", None, 200),
+        ("GET", "/zoo/none/llms.txt", None, 404),
+        ("POST", "/llms.txt", {}, 405),
         ("POST", "/nobody/here", {}, 404),
         ("POST", "/zoo", {}, 404),
         ("POST", "/", {}, 404),
@@ -204,6 +207,16 @@ def test_openapi_names_inputs_results_and_the_items_of_the_stream(server):
     assert "i" in schemas["Word"]["properties"]
     assert "/zoo/zoo/def/stream" not in document["paths"]
     assert "/zoo/zoo/own" not in document["paths"]
+
+
+def test_machines_are_told_in_markdown_what_there_is_and_how_to_call_it(server):
+    index = server.request("GET", "/llms.txt")
+    links = re.findall(r"\]\((\S+)\)", index.body.decode())
+    pages = [server.request("GET", link.removeprefix(server.url)).body.decode() for link in links]
+
+    assert "text/markdown; charset=utf-8" == index.headers["content-type"]
+    assert 4 == len(pages)
+    assert any(f"- stream: `POST {server.url}/zoo/zoo/stream`" in page for page in pages)
 
 
 def test_every_reference_in_the_openapi_document_leads_somewhere(server):

@@ -33,7 +33,7 @@ FAULTS = [
     ("knob", GOOD.replace('name="me/good"', 'name="me/good", max_multiplexin=2'), 4, "max_multiplexin"),
     ("path", GOOD.replace('"/"', '"no-slash"'), 5, "must begin with '/'"),
     ("requests", GOOD.replace('"/"', '"/a/requests/b"'), 5, "/requests"),
-    ("openapi", GOOD.replace('"/"', '"/openapi.json"'), 5, "schema"),
+    ("openapi", GOOD.replace('"/"', '"/openapi.json"'), 5, "description of the app"),
     ("two apps of one name", TWO_OF_ONE_NAME, 10, "me/good"),
     (
         "two views of one path",

@@ -76,7 +76,7 @@ def test_a_good_endpoint_path_loses_its_last_slash(path, expected):
 
 
 @pytest.mark.parametrize(
-    "path", ["", "a", "/a//b", "/..", "/a b", "/requests", "/x/requests/y", "/openapi.json", "/é"]
+    "path", ["", "a", "/a//b", "/..", "/a b", "/requests", "/x/requests/y", "/openapi.json", "/llms.txt", "/é"]
 )
 def test_a_bad_endpoint_path_is_refused(path):
     with pytest.raises(ValueError, match="path"):

@@ -94,8 +94,8 @@ def check_endpoint_path(path: str) -> str:
             raise ValueError(f"the path {path!r} has the segment {segment!r}; use letters, digits and - . _ ~")
     if "requests" in segments:
         raise ValueError(f"the path {path!r} may not contain '/requests': these routes are a request's own")
-    if trimmed == "/openapi.json":
-        raise ValueError(f"the path {path!r} is the app's schema; choose another")
+    if trimmed in {"/openapi.json", "/llms.txt"}:
+        raise ValueError(f"the path {path!r} is a description of the app; choose another")
     return trimmed
 
 

@@ -20,9 +20,10 @@
     resends   submits that are sent again because nobody answered them
     status    how a queued request is, in fal's words
     events    the one writer of server-sent events
-    ops       /health, /ready, /v1/apps, openapi.json
+    ops       /health, /ready, /v1/apps
     static_files  files that are served as they lie in the package: the SDK for JavaScript
     openapi   an app's schema document, its stream items included
+    llms      /llms.txt: the same for machines that read Markdown
     answers   JSON answers and their headers
 
 The gateway knows core and the supervisor. It never parses an event and never imports a user's file.

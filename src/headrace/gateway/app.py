@@ -13,7 +13,8 @@ from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
-from headrace.gateway import ops, proxy, requests, static_files, tokens, webhooks
+from headrace.core.spec import AppSpec
+from headrace.gateway import llms, ops, proxy, requests, static_files, tokens, webhooks
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.answers import (
     Receive,
@@ -136,7 +137,10 @@ class Gateway:
             call.allow("GET", "HEAD")
             call.answer(text_answer(*self._rooms.meters.text(), call.id))
         elif path.endswith("/openapi.json"):
-            _tell(call, 200, self._openapi(call))
+            _tell(call, 200, openapi(self._described(call, "/openapi.json"), self._own_url(call)))
+        elif path.endswith("/llms.txt"):
+            call.allow("GET", "HEAD")
+            call.answer(text_answer(b"text/markdown; charset=utf-8", self._llms(call).encode(), call.id))
         else:
             await self._view(call)
 
@@ -162,7 +166,7 @@ class Gateway:
         return replace(call, path=path, owner=owner, scope={**call.scope, "query_string": query.encode("latin-1")})
 
     async def _queued(self, call: Call) -> None:
-        own_url = self._door.addresses.own(call.scope, call.headers)
+        own_url = self._own_url(call)
         is_by_host = proxy.is_queue_host(call.headers.get("host", ""))
         await self._rooms.queue.answer(
             call, call.path.removeprefix("/queue"), own_url + ("" if is_by_host else "/queue")
@@ -189,14 +193,23 @@ class Gateway:
         else:
             await requests.answer(asked, live, call, self._dispatcher, self._rooms.queue, self._limits)
 
-    def _openapi(self, call: Call) -> object:
+    def _llms(self, call: Call) -> str:
+        if call.path == "/llms.txt":
+            return llms.server_text(self._catalog.routes.apps.values(), self._own_url(call))
+        return llms.app_text(self._described(call, "/llms.txt"), self._own_url(call))
+
+    def _described(self, call: Call, document: str) -> AppSpec:
+        """Return the app that a document is asked of. Raises `RequestError` (404)."""
         try:
             app, below = self._catalog.routes.app_of(call.path)
         except UnknownPath as unknown:
             raise RequestError("not_found", str(unknown)) from None
-        if below != "/openapi.json":
-            raise RequestError("not_found", f"Path {below} not found; the schema is at /{app.name}/openapi.json")
-        return openapi(app, self._door.addresses.own(call.scope, call.headers))
+        if below != document:
+            raise RequestError("not_found", f"Path {below} not found; it is at /{app.name}{document}")
+        return app
+
+    def _own_url(self, call: Call) -> str:
+        return self._door.addresses.own(call.scope, call.headers)
 
 
 def _tell(call: Call, status: int, value: object) -> None:
