@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.recorder import Recorder, Value
 
-#: Seconds a test of a full run may take. A smoke run has the usual ones.
-FULL_TIMEOUT_S = 1_800
+#: Seconds a test of a full run may take. What a mark says is for a smoke run.
+FULL_TIMEOUT_S = 3_600
 
 
 class Count(Protocol):
@@ -24,8 +24,8 @@ class StateFigures(Protocol):
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("full"):
         for item in items:
-            if item.path.is_relative_to(pathlib.Path(__file__).parent) and not item.get_closest_marker("timeout"):
-                item.add_marker(pytest.mark.timeout(FULL_TIMEOUT_S))
+            if item.path.is_relative_to(pathlib.Path(__file__).parent):
+                item.add_marker(pytest.mark.timeout(FULL_TIMEOUT_S), append=False)
 
 
 @pytest.fixture(scope="session")
