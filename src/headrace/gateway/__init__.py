@@ -17,7 +17,7 @@
     requests  what can be done with a request by its id: watch it, stop it, let others watch it
     tokens    links to one request's events, for who has no key
     queue     the queue view: submit, follow, fetch, stop
-    resends   submits that are sent again because nobody answered them
+    resends   calls that are sent again because nobody answered them
     status    how a queued request is, in fal's words
     events    the one writer of server-sent events
     ops       /health, /ready, /v1/apps

@@ -184,7 +184,12 @@ class Gateway:
             raise RequestError("not_found", str(unknown)) from None
         call.allow("POST")
         view = stream if route.view is View.STREAM else run
-        await view(call, route, self._dispatcher, self._limits)
+        resends = self._rooms.queue.resends
+        try:
+            await view(call, route, self._dispatcher, self._limits, resends)
+        finally:
+            if call.sent is not None and call.outlet.is_gone and not call.outlet.has_started:
+                resends.remember(call.sent, call.id)
 
     async def _by_id(self, asked: requests.Asked, call: Call) -> None:
         live = await requests.find(asked, call, self._dispatcher, self._rooms.queue)

@@ -20,7 +20,13 @@ from headrace.supervisor.streams import LiveRequest
 
 
 async def watch(
-    live: LiveRequest, seen: EventId | None, call: Call, dispatcher: Dispatcher, limits: Limits
+    live: LiveRequest,
+    seen: EventId | None,
+    call: Call,
+    dispatcher: Dispatcher,
+    limits: Limits,
+    *,
+    with_ids: bool = True,
 ) -> None:
     """Write a request's events behind the one that the reader saw last, and the same ending.
 
@@ -39,7 +45,7 @@ async def watch(
         limits,
         dispatcher.meters_of(live),
         extra=call.extra,
-        labels=Labels(live.id, live.attempt),
+        labels=Labels(live.id, live.attempt) if with_ids else None,
         position=min(position, live.replay.end),
     )
     if seen is not None:

@@ -8,10 +8,11 @@ from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.request import RequestId
-from headrace.core.routes import Route
+from headrace.core.routes import Route, View
 from headrace.gateway.answers import Answer, Headers, Receive, Scope
 from headrace.gateway.body import ClientLeft, HeldBytes, check_media_type, check_object, read_body
 from headrace.gateway.outlet import OUTLET, Outlet
+from headrace.gateway.resends import Resends, Sent
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
 
@@ -27,6 +28,7 @@ class Call:
     path: str  # percent-decoded, without the query; of a proxied call, its target's
     extra: Headers  # what every answer to this call carries beside its own headers
     owner: KeyId | None = None  # whose key it came with
+    sent: Sent | None = None  # what it is known by when it is sent again, if its request outlives its caller
 
     @property
     def method(self) -> str:
@@ -51,11 +53,12 @@ class Call:
 
 
 async def open_request(
-    call: Call, route: Route, dispatcher: Dispatcher, limits: Limits
+    call: Call, route: Route, dispatcher: Dispatcher, limits: Limits, resends: Resends
 ) -> tuple[LiveRequest, float | None]:
     """Read and check the body, then open the request; return it and its start timeout.
 
-    With the `Idempotency-Key` of an earlier call, it is that call's request, whose id becomes this call's.
+    With the `Idempotency-Key` of an earlier call, or when it is an unanswered one that is sent again, it is that
+    call's request, whose id becomes this call's.
 
     Raises `RequestError` for every refusal, `ClientLeft` when nobody is there to be told.
     """
@@ -67,7 +70,7 @@ async def open_request(
         text = check_object(body, limits)
         if call.outlet.is_lost:
             raise ClientLeft
-        live = dispatcher.open(
+        live = _sent_before(call, route, text, dispatcher, resends) or dispatcher.open(
             call.id, route, text, call.headers, owner=call.owner, start_timeout_s=start_timeout_s
         )
     except BaseException:
@@ -78,7 +81,27 @@ async def open_request(
         held.let_go()
     elif held.count:
         live.on_final.append(lambda _: held.let_go())
+    if live.grace_s > 0:
+        call.sent = _sent(call, text)
     return live, start_timeout_s
+
+
+def _sent_before(
+    call: Call, route: Route, body: bytes, dispatcher: Dispatcher, resends: Resends
+) -> LiveRequest | None:
+    """Return the request that a call was already, when nobody answered it, and all of it can still be told."""
+    if resends.is_empty or (sent := _sent(call, body)) is None or (id_ := resends.take(sent)) is None:
+        return None
+    live = dispatcher.find(id_, call.owner)
+    if live is None or (live.error is not None and live.error.type == "client_disconnected"):
+        return None  # its grace is over
+    return live if route.view is View.RUN or live.replay.first == 0 else None
+
+
+def _sent(call: Call, body: bytes) -> Sent | None:
+    if "idempotency-key" in call.headers:
+        return None  # who has a key is known by it
+    return Sent.of(call.owner, call.path, call.scope["query_string"], body)
 
 
 def start_timeout_of(headers: dict[str, str]) -> float | None:

@@ -1,8 +1,11 @@
-"""Submits that are sent again because nobody answered them.
+"""Calls that are sent again because nobody answered them.
 
 fal's clients do that after a network failure, without a key. Such a call is the first one again and starts
 nothing, if the connection of the first died before any byte of its answer was written, at most `RESEND_S` ago, and
 caller, target and body are the same. Of two equal calls that both got an answer, each is a request.
+
+That is so for every submit, and for the direct calls whose work goes on when their caller leaves. Where leaving
+stops the work (`core.disconnect`, the default), nothing of the first is left to go on with: ADR 0009.
 
 What cannot be known here is whether an answer that was written arrived: who must be sure sends `Idempotency-Key`.
 """
@@ -68,7 +71,7 @@ class _Unanswered:
 
 
 class Resends:
-    """The submits that were not answered, for a while."""
+    """The calls that were not answered, for a while."""
 
     def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -86,8 +89,28 @@ class Resends:
         if id_ is None:
             id_ = await self._begin(sent, connection, begin)
         if connection.is_gone:
-            self._unanswered.append(_Unanswered(sent, id_, self._clock() + RESEND_S))
+            self.remember(sent, id_)
         return id_
+
+    def remember(self, sent: Sent, id_: RequestId) -> None:
+        """A call's connection has died before its answer; the request that it became goes on."""
+        self._unanswered.append(_Unanswered(sent, id_, self._clock() + RESEND_S))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is none, so that nobody needs to look."""
+        return not self._unanswered
+
+    def take(self, sent: Sent) -> RequestId | None:
+        """Return the unanswered request that a call is, if there is one: this call is its answer."""
+        now = self._clock()
+        while self._unanswered and self._unanswered[0].until <= now:
+            self._unanswered.popleft()
+        for first in self._unanswered:
+            if first.sent == sent:
+                self._unanswered.remove(first)
+                return first.id
+        return None
 
     async def _first(self, sent: Sent) -> RequestId | None:
         """Return the unanswered request that this call is, when there is one; wait for it while it is accepted."""
@@ -95,14 +118,7 @@ class Resends:
             if pending.connection.is_gone:
                 await pending.is_over.wait()
                 break
-        now = self._clock()
-        while self._unanswered and self._unanswered[0].until <= now:
-            self._unanswered.popleft()
-        for first in self._unanswered:
-            if first.sent == sent:
-                self._unanswered.remove(first)  # this call is its answer
-                return first.id
-        return None
+        return self.take(sent)
 
     async def _begin(
         self, sent: Sent, connection: Connection, begin: Callable[[], Awaitable[RequestId]]

@@ -92,6 +92,16 @@ class Leaving(headrace.App, name="test/leaving", max_multiplexing=16):
             await asyncio.sleep(600)
             yield {}
 
+    @headrace.endpoint("/ponders")
+    async def ponders(self, input: Ask) -> AsyncIterator[dict]:
+        """Say nothing until the file $ZOO_NOTES.NAME is there."""
+        with Life(input.name):
+            while not os.path.exists(f"{os.environ['ZOO_NOTES']}.{input.name}"):
+                await asyncio.sleep(0.01)
+            for i in range(input.n):
+                yield {"i": i, "pad": "x" * input.pad}
+            yield {"total": input.n}
+
     @headrace.endpoint("/thinks-in-steps")
     def thinks_in_steps(self, input: Ask) -> Iterator[dict]:
         with Life(input.name):
@@ -171,6 +181,7 @@ class Finish(headrace.App, name="test/finish", max_multiplexing=4, on_disconnect
 
     words = Leaving.words
     words_sync = Leaving.words_sync
+    ponders = Leaving.ponders
 
 
 class Grace(headrace.App, name="test/grace", max_multiplexing=4, on_disconnect="grace:1"):
