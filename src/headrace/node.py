@@ -33,9 +33,11 @@ from headrace.core.errors import FileFault
 from headrace.core.keys import KeyFault
 from headrace.core.netguard import Policy
 from headrace.core.routes import RouteTable
+from headrace.files.folder import FilesUnavailable
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.app import Door, Gateway, Rooms
 from headrace.gateway.auth import Authenticator
+from headrace.gateway.files import FileView
 from headrace.gateway.guard import Guard, is_loopback
 from headrace.gateway.listen import Listeners, bind, next_free_port
 from headrace.gateway.origins import Origins
@@ -43,6 +45,7 @@ from headrace.gateway.queue import QueueView
 from headrace.gateway.tokens import ReadingTokens
 from headrace.gateway.webhooks import WebhookView
 from headrace.outbound.exchange import Outbound
+from headrace.store.blobs import BlobStore
 from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
 from headrace.store.port import RequestStore, StoreFault
@@ -173,13 +176,14 @@ class Node:
         try:
             sockets = self._sockets()
             door = self._door(None if self._config.no_auth else _keys_for_the_user(self._config))
+            files = _files(self._config)
             store = _store(self._config)
         except BaseException:
             await catalog.unload()
             raise
         dispatcher = Dispatcher(catalog, meters, node=secrets.randbits(16), limits=self._limits)
         queue = Queue(store, dispatcher, self._limits)
-        rooms, outbox = self._rooms(queue, dispatcher, store, meters)
+        rooms, outbox = self._rooms(queue, dispatcher, store, files, meters)
         gateway = Gateway(rooms, door, self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
         meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
@@ -193,6 +197,7 @@ class Node:
                 group.create_task(dispatcher.hold_within_bounds(), name="memory"),
                 group.create_task(queue.run(), name="queue"),
                 group.create_task(outbox.run(), name="webhooks"),
+                group.create_task(files.run(), name="files"),
             ]
             self._announce(catalog.routes)
             self._watch_signals()
@@ -200,11 +205,12 @@ class Node:
             await self._drain(dispatcher, listeners)
             for task in tasks:
                 task.cancel()
+        await files.close()
         await store.close()
         return 0
 
     def _rooms(
-        self, queue: Queue, dispatcher: Dispatcher, store: RequestStore, meters: Meters
+        self, queue: Queue, dispatcher: Dispatcher, store: RequestStore, files: BlobStore, meters: Meters
     ) -> tuple[Rooms, Outbox]:
         """Build what the routes lead to, and who delivers webhooks."""
         config, folder = self._config, Path(self._config.data_dir)
@@ -217,6 +223,7 @@ class Node:
             dispatcher=dispatcher,
             queue=QueueView(queue, store, dispatcher, policy, self._limits),
             webhooks=WebhookView(store, outbox),
+            files=FileView(files, self._limits),
             tokens=ReadingTokens(TokenFile(folder / "reading-tokens.json")),
             jwks=key.jwks,
             meters=meters,
@@ -291,6 +298,15 @@ def _store(config: Config) -> SqliteStore:
         return SqliteStore(Path(config.data_dir))
     except StoreFault as fault:
         raise StartFault(str(fault)) from None
+
+
+def _files(config: Config) -> BlobStore:
+    """Open the folder of files."""
+    folder = Path(config.data_dir) / "files"
+    try:
+        return BlobStore(folder, config.limits)
+    except FilesUnavailable as fault:
+        raise StartFault(f"{folder}: cannot be made ({fault}); choose another with --data-dir") from None
 
 
 def _device_readings(devices: Devices) -> Iterable[Reading]:

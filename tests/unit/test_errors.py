@@ -29,6 +29,7 @@ TABLE = [
     ("method_not_allowed", 405, Fault.CALLER, False, errors.APIError),
     ("payload_too_large", 413, Fault.CALLER, False, errors.APIError),
     ("unsupported_media_type", 415, Fault.CALLER, False, errors.APIError),
+    ("range_not_satisfiable", 416, Fault.CALLER, False, errors.APIError),
     ("validation_error", 422, Fault.CALLER, False, errors.InvalidInput),
     ("idempotency_conflict", 422, Fault.CALLER, False, errors.InvalidInput),
     ("request_header_fields_too_large", 431, Fault.CALLER, False, errors.APIError),
@@ -52,6 +53,7 @@ TABLE = [
     ("startup_timeout", 504, Fault.LOAD, True, errors.DeadlinePassed),
     ("reader_stalled", 499, Fault.CALLER, False, errors.APIError),
     ("store_unavailable", 503, Fault.LOAD, True, errors.Overloaded),
+    ("files_unavailable", 503, Fault.LOAD, True, errors.Overloaded),
     ("shutting_down", 503, Fault.LOAD, True, errors.Overloaded),
     ("internal_error", 500, Fault.US, True, errors.APIError),
 ]

@@ -104,6 +104,21 @@ class Limits:
     #: Seconds between the error event and the FIN. Cut at once, Node lost the event in 6 of 8 tries.
     cut_delay_s: float = 0.05
 
+    # --- files ------------------------------------------------------------------------------------------
+    #: Bytes of one file: of one that a model makes, of an upload, of what the URL in an input leads to.
+    file_bytes_max: int = 256 * 1024 * 1024
+    #: Bytes of all files, and their number; beyond it the oldest go. 250,000 files are some 100 MiB of folders.
+    files_bytes_max: int = 10 * 1024 * 1024 * 1024
+    files_max: int = 250_000
+    #: Seconds a file is kept. A caller may ask for less (`X-Fal-Object-Lifecycle-Preference`), never for more.
+    files_keep_s: float = 7 * 24 * 3600.0
+    #: Seconds between two looks for files that are too old or too much.
+    files_sweep_every_s: float = 60.0
+    #: Bytes that files leave free on their disk: the queue is on it, too.
+    files_spare_bytes: int = 256 * 1024 * 1024
+    #: Seconds to fetch what a URL in an input leads to, redirects and the whole body included.
+    file_fetch_timeout_s: float = 60.0
+
     # --- the link to a runner ---------------------------------------------------------------------------
     #: Bytes of payload in one frame; anything larger travels in pieces.
     frame_bytes_max: int = 64 * 1024

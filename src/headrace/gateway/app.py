@@ -14,6 +14,7 @@ from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
 from headrace.core.spec import AppSpec
+from headrace.core.stored_file import PATH as FILES
 from headrace.gateway import llms, ops, proxy, requests, static_files, tokens, webhooks
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.answers import (
@@ -29,6 +30,7 @@ from headrace.gateway.answers import (
 from headrace.gateway.auth import Authenticator
 from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
+from headrace.gateway.files import FileView
 from headrace.gateway.openapi import openapi
 from headrace.gateway.origins import Origins, is_preflight, preflight
 from headrace.gateway.queue import QueueView, store_faults_told
@@ -58,6 +60,7 @@ class Rooms:
     dispatcher: Dispatcher
     queue: QueueView
     webhooks: WebhookView
+    files: FileView
     tokens: ReadingTokens
     jwks: bytes  # the key that our webhooks are signed with, for whoever receives one
     meters: Meters
@@ -120,6 +123,9 @@ class Gateway:
         if path == "/.well-known/jwks.json":
             call.allow("GET", "HEAD")
             call.answer(json_answer(200, self._rooms.jwks, call.id))
+            return
+        if path.startswith(FILES):  # whoever has a file's address may read it
+            await self._rooms.files.answer(call)
             return
         if path == proxy.PATH:
             call = self._proxied(call)

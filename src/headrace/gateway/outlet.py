@@ -57,6 +57,7 @@ class Outlet:
         "_connection",
         "_cycle",
         "_has_final_chunk",
+        "_has_length",
         "_head",
         "_is_chunked",
         "_written_bytes",
@@ -70,6 +71,7 @@ class Outlet:
         self._cycle = cycle
         self._head = b""  # of a stream, until its first bytes go with it
         self._is_chunked = True
+        self._has_length = False
         self._has_final_chunk = False
         self._written_bytes = 0
         self.is_lost = False
@@ -157,11 +159,17 @@ class Outlet:
 
     # --- a stream ---------------------------------------------------------------------------------------
 
-    def start(self, status: int, headers: Headers) -> None:
-        """Begin a stream; its head leaves with its first bytes. For HTTP/1.0 it ends with the connection."""
+    def start(self, status: int, headers: Headers, *, has_length: bool = False) -> None:
+        """Begin a stream; its head leaves with its first bytes. For HTTP/1.0 it ends with the connection.
+
+        With `has_length` the headers say how many bytes will be written: no more and no fewer.
+        """
         cycle = self._cycle
-        self._is_chunked = cycle.scope["http_version"] != "1.0"
+        self._has_length = has_length
+        self._is_chunked = cycle.scope["http_version"] != "1.0" and not has_length
         headers = [*cycle.default_headers, *headers]
+        if has_length and not cycle.keep_alive:
+            headers.append(CLOSE)
         if self._is_chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         cycle.response_started = True
@@ -225,7 +233,7 @@ class Outlet:
         cycle = self._cycle
         cycle.response_complete = True
         cycle.message_event.set()
-        if not (cycle.keep_alive and self._is_chunked):
+        if not (cycle.keep_alive and (self._is_chunked or self._has_length)):
             self._connection.transport.close()
         cycle.on_response()
 

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from headrace.core.errors import RequestError
+from headrace.core.stored_file import PATH as FILES
 
 PATH: Final = "/fal/proxy"
 TARGET: Final = "x-fal-target-url"
@@ -20,8 +21,11 @@ _PREFIXES: Final[Mapping[str, str]] = {"fal.run": "", "queue.fal.run": "/queue"}
 
 
 def path_for(host: str, path: str) -> str:
-    """Return the path on this server of a request to `host`, its Host header: `queue.` names bring a prefix."""
-    return "/queue" + path if is_queue_host(host) else path
+    """Return the path on this server of a request to `host`, its Host header: `queue.` names bring a prefix.
+
+    Not to a file, whose address is on the host that its request came to.
+    """
+    return "/queue" + path if is_queue_host(host) and not path.startswith(FILES) else path
 
 
 def is_queue_host(host: str) -> bool:

@@ -1,0 +1,165 @@
+"""The node's side of DATA_DIR/files: nothing of it on the event loop, what is too old or too much swept away.
+
+What lies in the folder, and how, is `headrace.files`'; runners write there, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from headrace.core.limits import Limits
+from headrace.core.stored_file import NewFile, StoredFile
+from headrace.files import folder as folder_
+from headrace.files.folder import FileBounds, FileFolder, FilesUnavailable, Incoming
+from headrace.files.sweep import Swept, sweep
+from headrace.store.file_port import FileTooLarge
+from headrace.store.port import StoreBusy, StoreUnavailable
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+#: Threads that wait for the disk. Four keep a solid one busy; the rest of the node is not theirs to disturb.
+THREADS: Final = 4
+
+#: Jobs that may wait for a thread. A reader has one at a time, so it is the number of those who wait.
+JOBS_MAX: Final = 4_096
+
+#: Seconds the disk may take for one step.
+ANSWER_TIMEOUT_S: Final = 30.0
+
+#: Bytes of an upload that are gathered before a thread is asked to write them.
+WRITE_BYTES: Final = 256 * 1024
+
+
+class BlobStore:
+    """The files of one node."""
+
+    def __init__(self, root: Path, limits: Limits) -> None:
+        """Raise `FilesUnavailable` when the folder cannot be made."""
+        self._limits = limits
+        bounds = FileBounds(limits.file_bytes_max, limits.files_keep_s, limits.files_spare_bytes)
+        self.folder = FileFolder(root, bounds)
+        with folder_.translated():
+            self.folder.made(root)
+        self.swept = Swept()  # what the last round found
+        self._places = threading.BoundedSemaphore(JOBS_MAX)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="files")
+        self._ending = threading.Event()
+
+    async def put(
+        self, pieces: AsyncIterator[bytes], new: NewFile, *, now: float, bytes_max: int | None = None
+    ) -> StoredFile:
+        """See `FileStore.put`."""
+        most = self._limits.file_bytes_max if bytes_max is None else bytes_max
+        incoming = await self._do(lambda: self.folder.taking(new, most))
+        try:
+            gathered: list[bytes] = []
+            size = 0
+            async for piece in pieces:
+                gathered.append(piece)
+                size += len(piece)
+                if size >= WRITE_BYTES:
+                    await self._write(incoming, gathered)
+                    gathered, size = [], 0
+            await self._write(incoming, gathered)
+            return await self._do(lambda: incoming.keep(now=now, durably=True))
+        finally:
+            with contextlib.suppress(RuntimeError):  # the store is closed: its own end closes the file
+                self._threads.submit(incoming.close)  # it waits for a step that nobody waits for any more
+
+    async def _write(self, incoming: Incoming, gathered: list[bytes]) -> None:
+        await self._do(lambda: incoming.write(b"".join(gathered)))
+
+    async def find(self, id_: str, *, now: float) -> StoredFile | None:
+        """See `FileStore.find`."""
+        return await self._do(lambda: self.folder.find(id_, now=now))
+
+    async def open(self, id_: str, *, now: float) -> OpenBlob | None:
+        """See `FileStore.open`."""
+        opened = await self._do(lambda: self.folder.open(id_, now=now))
+        return OpenBlob(opened, self) if opened is not None else None
+
+    async def remove(self, id_: str) -> bool:
+        """See `FileStore.remove`."""
+        return await self._do(lambda: self.folder.remove(id_))
+
+    async def run(self) -> None:
+        """Sweep now and then, until cancelled."""
+        while True:
+            try:
+                self.swept = await self._do(self._sweep, timeout_s=None)
+            except (StoreUnavailable, StoreBusy) as fault:
+                _log.warning("old files were not swept away: %s", fault)
+            if self.swept.crowded_out:
+                _log.warning("%d files went before their time: there were too many", self.swept.crowded_out)
+            await asyncio.sleep(self._limits.files_sweep_every_s)
+
+    def _sweep(self) -> Swept:
+        limits = self._limits
+        return sweep(
+            self.folder,
+            now=time.time(),
+            bytes_max=limits.files_bytes_max,
+            files_max=limits.files_max,
+            rest=self._ending.wait,
+        )
+
+    async def close(self) -> None:
+        """Take nothing new."""
+        self._ending.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _do(self, job: Callable[[], T], timeout_s: float | None = ANSWER_TIMEOUT_S) -> T:
+        """Do a step in a thread. Raises `StoreBusy`, `StoreUnavailable` and `FileTooLarge`."""
+        if not self._places.acquire(blocking=False):
+            raise StoreBusy(f"{JOBS_MAX} steps wait for the disk already")
+        try:
+            doing = self._threads.submit(job)
+        except RuntimeError:
+            self._places.release()
+            raise StoreUnavailable("the store is closed") from None
+        doing.add_done_callback(self._leave)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.wrap_future(doing)
+        except TimeoutError:
+            raise StoreUnavailable(f"the disk did not answer within {timeout_s:g} s") from None
+        except FilesUnavailable as fault:
+            raise StoreUnavailable(f"files: {fault}") from fault
+        except folder_.FileTooLarge as fault:
+            raise FileTooLarge(fault.bytes_max) from None
+
+    def _leave(self, _: Future[T]) -> None:
+        self._places.release()
+
+
+class OpenBlob:
+    """See `OpenFile` in the port."""
+
+    __slots__ = ("_opened", "_store", "file")
+
+    def __init__(self, opened: folder_.OpenFile, store: BlobStore) -> None:
+        self.file = opened.file
+        self._opened = opened
+        self._store = store
+
+    async def read(self, start: int, count: int) -> bytes:
+        """See `OpenFile.read`."""
+        opened = self._opened
+        piece = await self._store._do(lambda: opened.read(start, count))  # noqa: SLF001 - two halves of one
+        if len(piece) != min(count, self.file.size - start):
+            raise StoreUnavailable("files: a file has become shorter")
+        return piece
+
+    def close(self) -> None:
+        """See `OpenFile.close`."""
+        self._opened.close()
