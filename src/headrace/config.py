@@ -46,6 +46,7 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8080
     data_dir: Path = field(default_factory=default_data_dir)
+    durability: str = "full"
     no_auth: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
     log_level: str = "info"

@@ -49,7 +49,7 @@ from headrace.store.blobs import BlobStore
 from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
 from headrace.store.port import RequestStore, StoreFault
-from headrace.store.sqlite import SqliteStore
+from headrace.store.sqlite import Durability, SqliteStore, StoreSettings
 from headrace.store.token_file import TokenFile
 from headrace.store.webhook_key import WebhookKey
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
@@ -294,8 +294,19 @@ class Node:
 
 def _store(config: Config) -> SqliteStore:
     """Open the queue's store."""
+    limits = config.limits
+    settings = StoreSettings(
+        durability=Durability(config.durability),
+        result_age_s=limits.result_age_s,
+        large_result_age_s=limits.large_result_age_s,
+        large_result_bytes=limits.large_result_bytes,
+        bytes_max=limits.store_bytes_max,
+        events_bytes_max=limits.stored_events_bytes_max,
+        logs_bytes_max=limits.stored_logs_bytes_max,
+        dead_letter_age_s=limits.dead_letter_age_s,
+    )
     try:
-        return SqliteStore(Path(config.data_dir))
+        return SqliteStore(Path(config.data_dir), settings)
     except StoreFault as fault:
         raise StartFault(str(fault)) from None
 

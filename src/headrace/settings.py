@@ -16,6 +16,7 @@ from headrace.values import (
     limit_reader,
     read_aliases,
     read_devices,
+    read_durability,
     read_folder,
     read_host,
     read_hosts,
@@ -50,6 +51,15 @@ class Setting:
         return f"{self.meaning} [{'; '.join([*sources, f'default {self.default}'])}]"
 
 
+#: Limits that a variable sets, too.
+_LIMIT_VARIABLES: Final = {
+    "drain_s": "HEADRACE_DRAIN_S",
+    "result_age_s": "HEADRACE_RESULT_AGE_S",
+    "large_result_age_s": "HEADRACE_LARGE_RESULT_AGE_S",
+    "store_bytes_max": "HEADRACE_STORE_BYTES_MAX",
+}
+
+
 def _limit_settings() -> Iterator[Setting]:
     for limit in dataclasses.fields(Limits):
         whole = limit.type in {"int", int}
@@ -58,7 +68,7 @@ def _limit_settings() -> Iterator[Setting]:
             str(limit.default),
             "See core/limits.py for its reason.",
             limit_reader(limit.name, whole=whole),
-            env="HEADRACE_DRAIN_S" if limit.name == "drain_s" else None,
+            env=_LIMIT_VARIABLES.get(limit.name),
         )
 
 
@@ -88,6 +98,14 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             read_folder,
             "--data-dir",
             "HEADRACE_DATA_DIR",
+        ),
+        Setting(
+            "durability",
+            "full",
+            "What an accepted request survives: full, a power cut too; fast, one but for the last second.",
+            read_durability,
+            "--durability",
+            "HEADRACE_DURABILITY",
         ),
         Setting(
             "no_auth",

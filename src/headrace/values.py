@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+DURABILITIES: Final = ("full", "fast")
 
 #: Limits that may be 0: "at once". For any other, 0 would mean a busy loop or a server that serves nothing.
 _MAY_BE_ZERO: Final = frozenset({"drain_s", "cut_delay_s", "cancel_grace_s", "headers_hold_s"})
@@ -175,6 +176,13 @@ def read_log_level(value: object) -> str:
     """Read a log level, in lower case."""
     if not isinstance(value, str) or value.lower() not in LOG_LEVELS:
         raise ValueError(f"one of {', '.join(LOG_LEVELS)}")
+    return value.lower()
+
+
+def read_durability(value: object) -> str:
+    """Read what an accepted request is worth, in lower case."""
+    if not isinstance(value, str) or value.lower() not in DURABILITIES:
+        raise ValueError(f"one of {', '.join(DURABILITIES)}")
     return value.lower()
 
 

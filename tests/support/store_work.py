@@ -1,9 +1,10 @@
 """A program that works with a store until it is killed, and what must be true of the store then.
 
-    python -m tests.support.store_work FOLDER ACKS SEED REQUESTS DURABILITY
+    python -m tests.support.store_work FOLDER ACKS SEED REQUESTS DURABILITY PAUSE_S
 
 It opens the store in FOLDER as a node does, takes over what the one before it left, and adds REQUESTS requests, many
-at once. Each acknowledgement is written to ACKS as soon as it has it. `History` reads that file and compares.
+at once, with a pause before each thing it does. Each acknowledgement is written to ACKS as soon as it has it, with the
+time. `History` reads that file and compares.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,13 +47,14 @@ def hash_of(text: str) -> int:
 class Work:
     """The program's work with one store."""
 
-    def __init__(self, store: SqliteStore, acks: Path, seed: str) -> None:
+    def __init__(self, store: SqliteStore, acks: Path, seed: str, pause_s: float) -> None:
         self.store = store
+        self.pause_s = pause_s
         self.random = random.Random(seed)
         self.acks = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def ack(self, *words: object) -> None:
-        os.write(self.acks, json.dumps(words).encode() + b"\n")
+        os.write(self.acks, json.dumps([time.monotonic(), *words]).encode() + b"\n")
 
     async def work(self, ids: list[str]) -> None:
         await self.store.release(NODE, at=1_000.0)
@@ -60,6 +63,7 @@ class Work:
 
         async def one() -> None:
             while waiting or ids:
+                await asyncio.sleep(self.pause_s)
                 if waiting and (not ids or self.random.random() < 0.5):
                     await self.have_an_attempt(waiting.pop(0))
                 elif ids:
@@ -104,6 +108,7 @@ class Work:
 class Known:
     """What was acknowledged of one request."""
 
+    since: float  # when it was acknowledged first
     attempt: int = 0
     events: dict[int, int] = field(default_factory=dict)  # of each attempt: how many
     end: tuple[str, int | None] | None = None  # its final state, and by which attempt
@@ -116,12 +121,13 @@ class History:
     def __init__(self) -> None:
         self.known: dict[str, Known] = {}
         self.touched: set[str] = set()  # whoever looks empties it
+        self.last_at = 0.0  # the last acknowledgement
 
     def read(self, acks: bytes) -> None:
         """Add acknowledgements; what follows the last line end was cut off by a kill."""
         for line in acks.split(b"\n")[:-1]:
-            what, id_, *rest = json.loads(line)
-            known = self.known.setdefault(id_, Known())
+            self.last_at, what, id_, *rest = json.loads(line)
+            known = self.known.setdefault(id_, Known(self.last_at))
             self.touched.add(id_)
             if what == "start":
                 assert rest[0] > known.attempt, f"{id_}: attempt {rest[0]} after {known.attempt}"
@@ -179,11 +185,12 @@ class History:
         return complaints
 
 
-async def main(folder: Path, acks: Path, seed: str, requests: int, durability: str) -> None:
+async def main(folder: Path, acks: Path, seed: str, requests: int, durability: str, pause_s: float) -> None:
     settings = StoreSettings(durability=Durability(durability), checkpoint_bytes=300_000)
     async with SqliteStore(folder, settings) as store:
-        await Work(store, acks, seed).work([f"{seed}-{number}" for number in range(requests)])
+        await Work(store, acks, seed, pause_s).work([f"{seed}-{number}" for number in range(requests)])
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]))
+    folder, acks, seed, requests, durability, pause_s = sys.argv[1:]
+    asyncio.run(main(Path(folder), Path(acks), seed, int(requests), durability, float(pause_s)))

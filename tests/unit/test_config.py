@@ -47,6 +47,7 @@ def test_every_setting_can_stand_in_the_file(tmp_path):
         host = "localhost"
         port = 0
         data_dir = "/srv/headrace"
+        durability = "fast"
         no_auth = true
         log_level = "debug"
         [aliases]
@@ -64,6 +65,7 @@ def test_every_setting_can_stand_in_the_file(tmp_path):
             host="localhost",
             port=0,
             data_dir=Path("/srv/headrace"),
+            durability="fast",
             no_auth=True,
             aliases={"fal-ai/flux": "me/flux"},
             log_level="debug",
@@ -79,10 +81,14 @@ def test_every_variable_is_read(tmp_path):
         HEADRACE_HOST="::1",
         HEADRACE_PORT="81",
         HEADRACE_DATA_DIR="/srv/data",
+        HEADRACE_DURABILITY="FAST",
         HEADRACE_NO_AUTH="1",
         HEADRACE_ALIAS="a/b=c/d, e/f=c/d",
         HEADRACE_LOG_LEVEL="WARNING",
         HEADRACE_DRAIN_S="7",
+        HEADRACE_RESULT_AGE_S="86400",
+        HEADRACE_LARGE_RESULT_AGE_S="8640",
+        HEADRACE_STORE_BYTES_MAX="1000000000",
     )
 
     assert (
@@ -90,10 +96,13 @@ def test_every_variable_is_read(tmp_path):
             host="::1",
             port=81,
             data_dir=Path("/srv/data"),
+            durability="fast",
             no_auth=True,
             aliases={"a/b": "c/d", "e/f": "c/d"},
             log_level="warning",
-            limits=Limits(drain_s=7.0),
+            limits=Limits(
+                drain_s=7.0, result_age_s=86_400.0, large_result_age_s=8_640.0, store_bytes_max=1_000_000_000
+            ),
         )
         == config
     )

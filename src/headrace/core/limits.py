@@ -84,6 +84,19 @@ class Limits:
     expire_every_s: float = 10.0
     #: Requests of one app that may be queued; the next gets 429.
     queue_max: int = 100_000
+    #: Seconds a queued request is kept once it has ended, with its result, its events and its log: fal's hour.
+    result_age_s: float = 3_600.0
+    #: The same for one with a large result, and from how many bytes on one is large: fal's 6 minutes and 10 KB.
+    large_result_age_s: float = 360.0
+    large_result_bytes: int = 10_000
+    #: Bytes in use in the store's file, beyond which the oldest ended requests go before their time.
+    store_bytes_max: int = 10 * 1024 * 1024 * 1024
+    #: Bytes of events, and of log lines, that the store keeps of one queued request; the oldest go. As much as
+    #: `replay_bytes_max` keeps in memory.
+    stored_events_bytes_max: int = 1024 * 1024
+    stored_logs_bytes_max: int = 1024 * 1024
+    #: Seconds a webhook that was given up can be sent after all, with its request: a week.
+    dead_letter_age_s: float = 7 * 86_400.0
     #: Seconds for which a request that has ended can be watched again, and how many such are kept at most.
     replay_s: float = 60.0
     replays_max: int = 4_096

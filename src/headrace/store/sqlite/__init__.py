@@ -7,6 +7,7 @@
     reads        what can be asked
     writer       the one thread that writes; group commit
     checkpoints  the thread that empties the write-ahead log
+    syncs        the thread that syncs that log, where commits do not
     readers      the threads that read
     file         the lock on the data directory, connections, migrations
     sql          `queries.sql` and `migrations/*.sql`, loaded

@@ -10,7 +10,7 @@ class Durability(enum.Enum):
     """What an acknowledgement is worth (SQLite's `synchronous`)."""
 
     FULL = "full"  # it survives a power cut: one sync for each group of operations
-    FAST = "fast"  # it survives the death of the process; a power cut may take the last moments, and nothing else
+    FAST = "fast"  # it survives the death of the process; a power cut may take the last second, and nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class StoreSettings:
     #: Bytes of the write-ahead log beyond which the next commit waits until it is emptied. It begins anew only
     #: when all of it is in the database, and while commits never pause, checkpoints are always a little behind.
     wal_bytes_max: int = 64 * 1024 * 1024
+    #: Seconds between two syncs of the write-ahead log at durability `fast`: what a power cut may take. As Redis.
+    sync_every_s: float = 1.0
     #: Bytes of page cache of the writer; each reader has a quarter. SQLite's 2 MiB hold no index of a million ids.
     cache_bytes: int = 32 * 1024 * 1024
 

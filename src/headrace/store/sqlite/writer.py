@@ -21,7 +21,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from headrace.store.port import StoreBusy, StoreRefusal, StoreUnavailable
 from headrace.store.sqlite.checkpoints import Checkpoints
-from headrace.store.sqlite.settings import StoreSettings
+from headrace.store.sqlite.settings import Durability, StoreSettings
+from headrace.store.sqlite.syncs import Syncs
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Writer:
         self._open = open_
         self._connection: sqlite3.Connection | None = open_()
         self._checkpoints = Checkpoints(path, settings, open_)
+        self._syncs = Syncs(path, settings) if settings.durability is Durability.FAST else None
         self._waiting: deque[Operation[Any]] = deque()
         self._waiting_bytes = 0
         self._is_closing = False
@@ -116,6 +118,8 @@ class Writer:
                 self._commit(group)
                 self._tell(group)
                 self._note_committed(group)
+        if self._syncs is not None:
+            self._syncs.close(self._settings.close_timeout_s)
         self._checkpoints.close(self._settings.close_timeout_s)
         self._disconnect()  # which makes the last checkpoint
 
@@ -145,6 +149,8 @@ class Writer:
         if self._connection is not None:
             size = sum(operation.size for operation in group) + OPERATION_BYTES * len(group)
             self._checkpoints.committed(size, self._connection)
+            if self._syncs is not None:
+                self._syncs.committed()
 
     def _commit(self, group: Sequence[Operation[Any]]) -> None:
         """Do a group in one transaction or, if that fails, each of it in its own."""
