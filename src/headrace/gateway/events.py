@@ -163,18 +163,19 @@ class EventWriter:
 
         A reader with ids is told so by a marker; to one without, nothing but the end of its stream could tell.
         """
-        had = self._position
+        had, labels = self._position, self._labels
         self._attempt, self._position, self._taken = self._live.attempt, 0, 0
+        if labels is not None:
+            self._labels = Labels(self._live.id, self._attempt)
         if not had:
             return
-        if self._labels is None:
+        if labels is None:
             message = "The request is tried again from its start; ask for its result, or watch it anew."
             self._fault = RequestError("attempt_restarted", message)
             self._resolve()
             return
         # The marker has the last id of the old attempt: whoever comes back with that is told the same again.
-        self._outlet.write(self._labels.line(had - 1) + rollback_event(self._attempt))
-        self._labels = Labels(self._live.id, self._attempt)
+        self._outlet.write(labels.line(had - 1) + rollback_event(self._attempt))
 
     def _was_passed(self) -> None:
         """Stop at a gap: the log has given up events that this reader has not had."""

@@ -162,7 +162,8 @@ class Queue:
                 grace_s=inf,
                 owner=ticket.new.owner,
             )
-            ticket.live.attempt = max(1, ticket.attempt)
+            # The log is the next attempt's: what an earlier one made, before a restart, is not here any more.
+            ticket.live.attempt = ticket.attempt + 1
             ticket.live.retries = TicketRetries(ticket)
             ticket.live.on_final.append(lambda _: ticket.attempt_over.set())
             self._dispatcher.adopt(ticket.live)
