@@ -13,6 +13,7 @@ from headrace.gateway.answers import Receive, Scope, error_answer, value_answer
 from headrace.gateway.attach import last_seen, watch
 from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
+from headrace.gateway.resends import Resends
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
 
@@ -28,6 +29,7 @@ class Views:
         self._catalog = world.catalog
         self._dispatcher = world.dispatcher
         self._limits = world.limits
+        self._resends = Resends(clock=world.loop.time)
 
     async def __call__(self, scope: Scope, receive: Receive) -> None:
         """Answer one call. Whatever is raised is a fault of Headrace's own."""
@@ -47,7 +49,11 @@ class Views:
             await self._answer_by_id(call)
             return
         view = stream if route.view is View.STREAM else run
-        await view(call, route, self._dispatcher, self._limits)
+        try:
+            await view(call, route, self._dispatcher, self._limits, self._resends)
+        finally:
+            if call.sent is not None and call.outlet.is_gone and not call.outlet.has_started:
+                self._resends.remember(call.sent, call.id)
 
     async def _answer_by_id(self, call: Call) -> None:
         *_, id_, action = call.path.split("/")
