@@ -1,6 +1,6 @@
 """Headrace: your model, your machine, every token as it is made.
 
-    authoring   App, endpoint, emit, Request; Cancelled, AppException, FieldException
+    authoring   App, endpoint, emit, Request; File, Image; Cancelled, AppException, FieldException
     calling     stream, run, attach; Client and AsyncClient for more than one server
     queueing    submit, subscribe, status, result, cancel; a request's handle, and what its status can be
     errors      HeadraceError and what derives from it; `headrace.client.errors` has the tree
@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headrace import fal_client
-    from headrace.app import App, AppException, Cancelled, FieldException, Request, emit, endpoint
+    from headrace.app import (
+        App,
+        AppException,
+        Cancelled,
+        FieldException,
+        File,
+        Image,
+        Request,
+        emit,
+        endpoint,
+    )
     from headrace.client import (
         APIError,
         AsyncClient,
@@ -82,7 +92,9 @@ __all__ = [
     "DeadlinePassed",
     "EventTimeout",
     "FieldException",
+    "File",
     "HeadraceError",
+    "Image",
     "InProgress",
     "InvalidInput",
     "NotFound",
@@ -120,7 +132,9 @@ __all__ = [
     "subscribe_async",
 ]
 
-_AUTHORING = frozenset({"App", "AppException", "Cancelled", "FieldException", "Request", "emit", "endpoint"})
+_AUTHORING = frozenset(
+    {"App", "AppException", "Cancelled", "FieldException", "File", "Image", "Request", "emit", "endpoint"}
+)
 
 
 def __getattr__(name: str) -> Any:

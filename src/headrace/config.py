@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from headrace.core.limits import Limits
+from headrace.core.netguard import Policy
 from headrace.settings import SETTINGS, Setting
 
 #: Read from the current folder when it is there.
@@ -71,6 +72,17 @@ class Config:
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return _is_loopback(self.host)
+
+    @property
+    def files_folder(self) -> Path:
+        """Where the files are that models make and callers send."""
+        return Path(self.data_dir).absolute() / "files"
+
+    @property
+    def outbound_policy(self) -> Policy:
+        """Where the URLs of callers may lead: those of webhooks, and those in inputs."""
+        networks = tuple(map(ipaddress.ip_network, self.outbound_networks))
+        return Policy(self.outbound_http, frozenset(self.outbound_ports), networks)
 
     @property
     def url(self) -> str:

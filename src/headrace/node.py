@@ -30,8 +30,8 @@ from headrace.client.credentials import find_key, save_key, saved_keys
 from headrace.client.errors import BadCredentials
 from headrace.config import Config
 from headrace.core.errors import FileFault
+from headrace.core.file_room import FileRoom
 from headrace.core.keys import KeyFault
-from headrace.core.netguard import Policy
 from headrace.core.routes import RouteTable
 from headrace.files.folder import FilesUnavailable
 from headrace.gateway.addresses import Addresses
@@ -131,7 +131,8 @@ async def _load(config: Config, meters: Meters, guardian: Guardian | None = None
     ids = find_devices(os.environ) if config.devices is None else config.devices
     devices = Devices(ids, device_order(os.environ))
     meters.watch(lambda: _device_readings(devices))
-    launcher = Launcher(config.limits, config.runner_env, config.clean_env, devices, guardian)
+    room = FileRoom(str(config.files_folder), config.outbound_policy)
+    launcher = Launcher(config.limits, config.runner_env, config.clean_env, devices, guardian, room)
     loaded = await load_all(config.targets, launcher, config.limits)
     try:
         return Catalog(loaded, config.aliases, launcher, config.limits, meters)
@@ -214,14 +215,12 @@ class Node:
     ) -> tuple[Rooms, Outbox]:
         """Build what the routes lead to, and who delivers webhooks."""
         config, folder = self._config, Path(self._config.data_dir)
-        networks = tuple(map(ipaddress.ip_network, config.outbound_networks))
-        policy = Policy(config.outbound_http, frozenset(config.outbound_ports), networks)
         key = WebhookKey(folder / "webhook-key.pem")
-        outbox = Outbox(store, Outbound(policy), key.sign)
+        outbox = Outbox(store, Outbound(config.outbound_policy), key.sign)
         queue.on_webhook = outbox.look
         rooms = Rooms(
             dispatcher=dispatcher,
-            queue=QueueView(queue, store, dispatcher, policy, self._limits),
+            queue=QueueView(queue, store, dispatcher, config.outbound_policy, self._limits),
             webhooks=WebhookView(store, outbox),
             files=FileView(files, self._limits),
             tokens=ReadingTokens(TokenFile(folder / "reading-tokens.json")),
@@ -313,11 +312,12 @@ def _store(config: Config) -> SqliteStore:
 
 def _files(config: Config) -> BlobStore:
     """Open the folder of files."""
-    folder = Path(config.data_dir) / "files"
     try:
-        return BlobStore(folder, config.limits)
+        return BlobStore(config.files_folder, config.limits)
     except FilesUnavailable as fault:
-        raise StartFault(f"{folder}: cannot be made ({fault}); choose another with --data-dir") from None
+        raise StartFault(
+            f"{config.files_folder}: cannot be made ({fault}); choose another with --data-dir"
+        ) from None
 
 
 def _device_readings(devices: Devices) -> Iterable[Reading]:

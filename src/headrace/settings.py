@@ -190,7 +190,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting(
             "outbound_http",
             "false",
-            "Deliver webhooks to http:// addresses too.",
+            "Call http:// addresses too: for webhooks, and for the URLs in inputs.",
             read_switch,
             "--outbound-http",
             "HEADRACE_OUTBOUND_HTTP",
@@ -198,7 +198,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting(
             "outbound_ports",
             "80, 443, 8080, 8443",
-            "A port that webhooks may go to; may be repeated.",
+            "A port that webhooks, and the URLs in inputs, may lead to; may be repeated.",
             read_ports,
             "--outbound-port",
             "HEADRACE_OUTBOUND_PORT",
@@ -206,7 +206,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting(
             "outbound_networks",
             "none",
-            "A private network that webhooks may go to, such as 10.0.0.0/8; may be repeated.",
+            "A private network that webhooks, and the URLs in inputs, may lead to; may be repeated.",
             read_networks,
             "--outbound-network",
             "HEADRACE_OUTBOUND_NETWORK",

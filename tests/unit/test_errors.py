@@ -43,6 +43,7 @@ TABLE = [
     ("unserializable_item", 500, Fault.APP, False, errors.APIError),
     ("event_too_large", 500, Fault.APP, False, errors.APIError),
     ("result_too_large", 500, Fault.APP, False, errors.APIError),
+    ("file_too_large", 500, Fault.APP, False, errors.APIError),
     ("first_event_timeout", 504, Fault.APP, True, errors.DeadlinePassed),
     ("event_gap_timeout", 504, Fault.APP, True, errors.DeadlinePassed),
     ("request_timeout", 504, Fault.APP, True, errors.DeadlinePassed),

@@ -15,7 +15,7 @@ from headrace import fal_client
 NAMES = [
     "APIError", "App", "AppException", "AsyncClient", "AsyncRequestHandle", "AuthenticationError", "BadCredentials",
     "Cancelled", "Client", "Completed", "ConnectTimeout", "ConnectionFailed", "DeadlinePassed", "EventTimeout",
-    "FieldException", "HeadraceError", "InProgress", "InvalidInput", "NotFound", "Overloaded", "PermissionDenied",
+    "FieldException", "File", "HeadraceError", "Image", "InProgress", "InvalidInput", "NotFound", "Overloaded", "PermissionDenied",
     "ProtocolError", "Queued", "ReadTimeout", "Request", "Status", "StreamCut", "StreamError", "SyncRequestHandle",
     "TLSFailed", "Timeout", "__version__", "attach", "attach_async", "cancel", "cancel_async", "emit", "endpoint",
     "fal_client", "result",

@@ -4,6 +4,8 @@
     endpoint  the decorator; it only marks a method
     context   which request is running here: emit, Request, Cancelled
     errors    AppException and FieldException: what an author tells the caller on purpose
+    files     File and Image: what is given out and taken in by URL
+    keeper    who keeps and fetches those
     describe  reads a finished class: its endpoints, how each is run, its AppSpec
     schema    types to JSON schemas
 
@@ -14,5 +16,16 @@ from headrace.app.base import App
 from headrace.app.context import Cancelled, Request, emit
 from headrace.app.endpoint import endpoint
 from headrace.app.errors import AppException, FieldException
+from headrace.app.files import File, Image
 
-__all__ = ["App", "AppException", "Cancelled", "FieldException", "Request", "emit", "endpoint"]
+__all__ = [
+    "App",
+    "AppException",
+    "Cancelled",
+    "FieldException",
+    "File",
+    "Image",
+    "Request",
+    "emit",
+    "endpoint",
+]

@@ -47,6 +47,14 @@ class Call(Protocol):
     def request(self) -> Request:
         """The request it answers."""
 
+    @property
+    def base_url(self) -> str:
+        """The server as the request's caller knows it, without a slash at its end; empty where nobody said."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody wants the rest."""
+
     def emit(self, item: object) -> None:
         """Send one item, from any thread; raises as `headrace.emit` does."""
 

@@ -5,6 +5,8 @@ Any other exception is an accident: the caller reads a fixed text, and the trace
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from headrace.core.errors import is_error_status
 
 
@@ -46,3 +48,28 @@ class FieldException(Exception):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
+
+
+class FileException(FieldException):
+    """A file of the input cannot be had, or is no picture: what `File` and `Image` raise, for an author to catch.
+
+    Not a public name: `except FieldException` catches it.
+    """
+
+    type: str = "file_download_error"
+    loc: tuple[str | int, ...] = ()
+
+    def __init__(
+        self,
+        loc: tuple[str | int, ...],
+        message: str,
+        type: str,
+        *,
+        input: str,
+        ctx: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(".".join(map(str, loc)), message)
+        self.loc = loc
+        self.type = type
+        self.input = input
+        self.ctx = dict(ctx or {})

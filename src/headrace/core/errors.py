@@ -63,6 +63,7 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "unserializable_item": ErrorType(500, _APP, False, "The app yielded what JSON cannot hold."),
     "event_too_large": ErrorType(500, _APP, False, "The app yielded one item over `event_bytes_max`."),
     "result_too_large": ErrorType(500, _APP, False, "The app returned a result over `result_bytes_max`."),
+    "file_too_large": ErrorType(500, _APP, False, "The app made a file over `file_bytes_max`."),
     "first_event_timeout": ErrorType(504, _APP, True, "No first event within the app's `first_event_timeout`."),
     "event_gap_timeout": ErrorType(504, _APP, True, "No further event within the app's `event_gap_timeout`."),
     "request_timeout": ErrorType(504, _APP, True, "The request ran longer than the app's `request_timeout`."),

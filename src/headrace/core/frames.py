@@ -32,10 +32,12 @@ class Kind(enum.IntEnum):
 
     # --- node to runner
     SETUP = 1  # JSON {"app": name}: be this app of those told in HELLO; run setup();
-    #            with "output_token" where what it prints shall be marked (see core.marks)
+    #            with "output_token" where what it prints shall be marked (see core.marks),
+    #            and "files" where it may keep some (see core.file_room)
     CHECK = 2  # HEAD + body, as START: validate the input, take no slot; answered by CHECKED
     START = 3  # JSON {"request_id", "path", "headers", "attempt", "window"}, a newline, then the raw JSON body;
-    #            with "is_queued" and "log_items" true where its words and its items' are kept (see core.marks)
+    #            with "is_queued" and "log_items" true where its words and its items' are kept (see core.marks),
+    #            and "base_url", the server as the caller knows it
     WINDOW = 4  # u32: this many more bytes of events (core.limits.cost_of) may be made on the stream
     CANCEL = 5  # text: the reason (an error type); the stream still ends with DONE or ERROR
     PING = 6  # any bytes, answered by PONG

@@ -82,13 +82,14 @@ class Gateway:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path = proxy.path_for(headers.get("host", ""), scope["path"])
-        call = Call(self._dispatcher.new_id(), headers, scope, receive, path=path, extra=[])
+        own_url = self._door.addresses.own(scope, headers)
+        call = Call(self._dispatcher.new_id(), headers, scope, receive, path=path, extra=[], base_url=own_url)
         await call.outlet.catch_up(self._limits)
         try:
             if (file := static_files.PUBLIC.get(path)) is not None:
                 static_files.answer(file, call)
                 return
-            call.extra.extend(self._door.origins.judge(headers, self._door.addresses.own(scope, headers)))
+            call.extra.extend(self._door.origins.judge(headers, own_url))
             if is_preflight(call.method, headers):
                 call.answer((204, [*preflight(headers), request_id_header(call.id)], b""))
             else:
@@ -143,7 +144,7 @@ class Gateway:
             call.allow("GET", "HEAD")
             call.answer(text_answer(*self._rooms.meters.text(), call.id))
         elif path.endswith("/openapi.json"):
-            _tell(call, 200, openapi(self._described(call, "/openapi.json"), self._own_url(call)))
+            _tell(call, 200, openapi(self._described(call, "/openapi.json"), call.base_url))
         elif path.endswith("/llms.txt"):
             call.allow("GET", "HEAD")
             call.answer(text_answer(b"text/markdown; charset=utf-8", self._llms(call).encode(), call.id))
@@ -172,10 +173,9 @@ class Gateway:
         return replace(call, path=path, owner=owner, scope={**call.scope, "query_string": query.encode("latin-1")})
 
     async def _queued(self, call: Call) -> None:
-        own_url = self._own_url(call)
         is_by_host = proxy.is_queue_host(call.headers.get("host", ""))
         await self._rooms.queue.answer(
-            call, call.path.removeprefix("/queue"), own_url + ("" if is_by_host else "/queue")
+            call, call.path.removeprefix("/queue"), call.base_url + ("" if is_by_host else "/queue")
         )
 
     async def _view(self, call: Call) -> None:
@@ -206,8 +206,8 @@ class Gateway:
 
     def _llms(self, call: Call) -> str:
         if call.path == "/llms.txt":
-            return llms.server_text(self._catalog.routes.apps.values(), self._own_url(call))
-        return llms.app_text(self._described(call, "/llms.txt"), self._own_url(call))
+            return llms.server_text(self._catalog.routes.apps.values(), call.base_url)
+        return llms.app_text(self._described(call, "/llms.txt"), call.base_url)
 
     def _described(self, call: Call, document: str) -> AppSpec:
         """Return the app that a document is asked of. Raises `RequestError` (404)."""
@@ -218,9 +218,6 @@ class Gateway:
         if below != document:
             raise RequestError("not_found", f"Path {below} not found; it is at /{app.name}{document}")
         return app
-
-    def _own_url(self, call: Call) -> str:
-        return self._door.addresses.own(call.scope, call.headers)
 
 
 def _tell(call: Call, status: int, value: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headrace.core import lifecycle
 from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
@@ -27,6 +28,7 @@ class Call:
     receive: Receive
     path: str  # percent-decoded, without the query; of a proxied call, its target's
     extra: Headers  # what every answer to this call carries beside its own headers
+    base_url: str = ""  # this server as the caller knows it, without a slash at its end
     owner: KeyId | None = None  # whose key it came with
     sent: Sent | None = None  # what it is known by when it is sent again, if its request outlives its caller
 
@@ -63,6 +65,7 @@ async def open_request(
     Raises `RequestError` for every refusal, `ClientLeft` when nobody is there to be told.
     """
     start_timeout_s = start_timeout_of(call.headers)
+    check_lifecycle(call.headers)
     held = HeldBytes(dispatcher.bodies)
     try:
         body = await read_body(call.receive, call.headers, limits, held)
@@ -71,7 +74,13 @@ async def open_request(
         if call.outlet.is_lost:
             raise ClientLeft
         live = _sent_before(call, route, text, dispatcher, resends) or dispatcher.open(
-            call.id, route, text, call.headers, owner=call.owner, start_timeout_s=start_timeout_s
+            call.id,
+            route,
+            text,
+            call.headers,
+            owner=call.owner,
+            base_url=call.base_url,
+            start_timeout_s=start_timeout_s,
         )
     except BaseException:
         held.let_go()
@@ -102,6 +111,14 @@ def _sent(call: Call, body: bytes) -> Sent | None:
     if "idempotency-key" in call.headers:
         return None  # who has a key is known by it
     return Sent.of(call.owner, call.path, call.scope["query_string"], body)
+
+
+def check_lifecycle(headers: dict[str, str]) -> None:
+    """Refuse a wish for the files that a request will make which cannot be read, or will not be granted (400)."""
+    try:
+        lifecycle.lifetime_of(headers)
+    except ValueError as error:
+        raise RequestError("bad_request", f"{error}.") from None
 
 
 def start_timeout_of(headers: dict[str, str]) -> float | None:

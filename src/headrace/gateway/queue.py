@@ -29,7 +29,7 @@ from headrace.core.routes import Route, RouteTable, UnknownPath
 from headrace.gateway.answers import Answer, request_id_header, value_answer
 from headrace.gateway.attach import last_seen, watch
 from headrace.gateway.body import HeldBytes, check_media_type, check_object, read_body
-from headrace.gateway.calls import Call, start_timeout_of
+from headrace.gateway.calls import Call, check_lifecycle, start_timeout_of
 from headrace.gateway.resends import Resends, Sent
 from headrace.gateway.status import StatusTeller, Urls
 from headrace.store.port import (
@@ -110,6 +110,7 @@ class QueueView:
     def _new_request(self, call: Call, route: Route, body: bytes) -> NewRequest:
         now = time.time()
         start_timeout_s = start_timeout_of(call.headers)
+        check_lifecycle(call.headers)
         return NewRequest(
             id=RequestId(call.id),
             app=route.app.name,
@@ -126,6 +127,7 @@ class QueueView:
             webhook=self._webhook_of(call),
             idempotency_key=idempotency_key_of(call.headers),
             queue_length_max=self._queue_max_of(call),
+            base_url=call.base_url,
         )
 
     def _webhook_of(self, call: Call) -> str | None:

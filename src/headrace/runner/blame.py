@@ -10,10 +10,10 @@ import contextlib
 import json
 import sys
 import traceback
-from typing import Final
+from typing import Any, Final
 
 from headrace.app.context import Cancelled
-from headrace.app.errors import AppException, FieldException
+from headrace.app.errors import AppException, FieldException, FileException
 from headrace.core.errors import ERROR_TYPES, RequestError, is_error_status
 from headrace.runner import output
 
@@ -21,6 +21,8 @@ from headrace.runner import output
 TRACEBACK_CHARS_MAX: Final = 16_384
 #: Characters of what an author tells the caller in one error.
 MESSAGE_CHARS_MAX: Final = 4_096
+#: Characters of a URL that is wrong.
+SHOWN_CHARS_MAX: Final = 1_000
 
 
 def error_of(raised: BaseException, request_id: str) -> RequestError:
@@ -43,6 +45,8 @@ def _told_on_purpose(raised: BaseException) -> RequestError | None:
         if again is None:  # as fal has it: what is busy or late may work another time
             again = status in {503, 504}
         return RequestError("app_error", legible(raised.message), status=status, retryable=bool(again))
+    if isinstance(raised, FileException):
+        return _of_file(raised)
     if isinstance(raised, FieldException):
         field, message = legible(raised.field), legible(raised.message)
         detail = [{"loc": ["body", field], "msg": message, "type": "value_error"}]
@@ -50,6 +54,16 @@ def _told_on_purpose(raised: BaseException) -> RequestError | None:
     if isinstance(raised, Cancelled):  # raised by hand: nobody had cancelled the request
         return RequestError("client_cancelled", "The app stopped the request.")
     return None
+
+
+def _of_file(raised: FileException) -> RequestError:
+    loc = [step if isinstance(step, int) else legible(step) for step in ("body", *raised.loc)]
+    wrong: dict[str, Any] = {"loc": loc, "msg": legible(raised.message), "type": raised.type}
+    if len(raised.input) <= SHOWN_CHARS_MAX:  # a data URL may have megabytes
+        wrong["input"] = legible(raised.input)
+    if raised.ctx:
+        wrong["ctx"] = raised.ctx
+    return RequestError("validation_error", wrong["msg"], detail=[wrong])
 
 
 def ending_of(reason: str) -> RequestError:

@@ -40,6 +40,7 @@ class Start:
     body: bytes
     is_queued: bool = False  # its words are kept by the node's store
     has_item_lines: bool = False  # its items with `progress` or `message` are lines of its log
+    base_url: str = ""  # the server as the caller knows it
 
     @classmethod
     def from_payload(cls, payload: bytes) -> Start:
@@ -56,6 +57,7 @@ class Start:
                 body=body,
                 is_queued=bool(fields.get("is_queued")),
                 has_item_lines=bool(fields.get("log_items")),
+                base_url=str(fields.get("base_url", "")),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadFrame(f"a START or CHECK that cannot be read: {error!r}") from None
@@ -118,6 +120,11 @@ class RunningCall:
         """What the author may know of the request."""
         start = self.start
         return Request(start.request_id, start.path, start.attempt, start.headers, self.emit)
+
+    @property
+    def base_url(self) -> str:
+        """The server as the request's caller knows it."""
+        return self.start.base_url
 
     # --- the author's side ----------------------------------------------------------------------------------
 

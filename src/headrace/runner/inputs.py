@@ -14,6 +14,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from headrace.app.files import File, locate
 from headrace.core.errors import RequestError
 from headrace.runner.blame import legible
 
@@ -29,6 +30,7 @@ class InputReader:
         self._adapter = adapter
         #: Whether reading runs no Python of the author's, and so may happen on the event loop.
         self.is_quick: Final = adapter is None or not _runs_python(adapter.core_schema)
+        self.has_files: Final = adapter is not None and _has_files(adapter.core_schema)
 
     def read(self, body: bytes) -> tuple[Any, ...]:
         """Return the arguments for the endpoint: one, or none if it takes no input.
@@ -39,11 +41,14 @@ class InputReader:
         if self._adapter is None:
             return ()
         try:
-            return (self._adapter.validate_json(body or b"{}"),)
+            value = self._adapter.validate_json(body or b"{}")
         except ValidationError as error:
             detail = _detail_of(error, body)
             message = f"{len(detail)} wrong field{'s' * (len(detail) != 1)}: {detail[0]['msg']}"
             raise RequestError("validation_error", message, detail=detail) from None
+        if self.has_files:
+            locate(value)
+        return (value,)
 
 
 def _detail_of(error: ValidationError, body: bytes) -> list[dict[str, Any]]:
@@ -82,7 +87,23 @@ def _json_error_at(body: bytes) -> int:
 
 
 def _runs_python(schema: Any) -> bool:
-    """Whether a core schema calls a validator written in Python (`function-before`, `function-plain`, …)."""
+    """Whether a core schema calls a validator of the author's (`function-before`, `function-plain`, …)."""
     if isinstance(schema, Mapping):
-        return str(schema.get("type", "")).startswith("function-") or any(map(_runs_python, schema.values()))
+        is_function = str(schema.get("type", "")).startswith("function-") and not _is_ours(schema)
+        return is_function or any(map(_runs_python, schema.values()))
     return isinstance(schema, Sequence) and not isinstance(schema, str) and any(map(_runs_python, schema))
+
+
+def _is_ours(schema: Mapping[str, Any]) -> bool:
+    """Whether the validator is one of `headrace.app`'s, which are quick."""
+    function = schema.get("function")
+    called = function.get("function") if isinstance(function, Mapping) else None
+    return str(getattr(called, "__module__", "")).startswith("headrace.app.")
+
+
+def _has_files(schema: Any) -> bool:
+    """Whether a value of a core schema may hold a `File`."""
+    if isinstance(schema, Mapping):
+        cls = schema.get("cls")
+        return (isinstance(cls, type) and issubclass(cls, File)) or any(map(_has_files, schema.values()))
+    return isinstance(schema, Sequence) and not isinstance(schema, str) and any(map(_has_files, schema))

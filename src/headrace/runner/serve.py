@@ -19,14 +19,16 @@ from typing import Final
 
 import orjson
 
-from headrace.app import App
+from headrace.app import App, keeper
 from headrace.app.describe import LoadedApp
 from headrace.core.errors import FileFault, RequestError
+from headrace.core.file_room import FileRoom
 from headrace.core.frames import VERSION, BadFrame, Kind
 from headrace.core.limits import Limits
 from headrace.runner import output
 from headrace.runner.blame import error_of, error_payload, log, traceback_of
 from headrace.runner.call import RunningCall, Start, ToldCall
+from headrace.runner.files import RunnerFiles
 from headrace.runner.inputs import InputReader
 from headrace.runner.invoke import Served, begin
 from headrace.runner.link import Link
@@ -102,20 +104,25 @@ class Runner:
         try:
             fields = orjson.loads(payload)
             name, token = str(fields["app"]), fields.get("output_token")
+            room = FileRoom.from_wire(fields["files"]) if "files" in fields else None
         except (ValueError, TypeError, KeyError) as error:
             raise BadFrame(f"a SETUP that cannot be read: {error!r}") from None
         if self._app is not None or name not in self._apps:
             raise BadFrame(f"SETUP for {name!r}; there are {', '.join(self._apps)}, and one is set up once")
         if isinstance(token, str):
             output.mark(token, self._limits)
-        self._own(asyncio.get_running_loop().create_task(self._become(self._apps[name])))
+        files = RunnerFiles(room, self._limits) if room is not None else None
+        keeper.install(files)
+        self._own(asyncio.get_running_loop().create_task(self._become(self._apps[name], files)))
 
-    async def _become(self, loaded: LoadedApp) -> None:
+    async def _become(self, loaded: LoadedApp, files: RunnerFiles | None) -> None:
         try:
             self._app = loaded.cls()
             for path, endpoint in loaded.endpoints.items():
                 method = getattr(self._app, endpoint.method)
                 self._served[path] = Served(endpoint, method, InputReader(endpoint.input))
+            if files is not None and any(served.reader.has_files for served in self._served.values()):
+                await in_own_thread(files.prepare)
             await _run_hook(self._app.setup)
         except asyncio.CancelledError:
             raise

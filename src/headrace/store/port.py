@@ -132,6 +132,7 @@ class NewRequest:
     idempotency_key: str | None = None
     #: Refuse it when as many of the app are queued.
     queue_length_max: int | None = None
+    base_url: str = ""  # the server as the caller knows it: for the URLs in what the request makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,7 @@ class Record:
     error_type: str | None
     events_end: int  # the number the next event will get
     logs_end: int
+    base_url: str
 
 
 @dataclass(frozen=True, slots=True)

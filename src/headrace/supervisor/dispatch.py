@@ -66,6 +66,7 @@ class Dispatcher:
         headers: Mapping[str, str],
         *,
         owner: KeyId | None = None,
+        base_url: str = "",
         start_timeout_s: float | None = None,
     ) -> LiveRequest:
         """Start a request, or let it wait for its slot; what becomes of it is told to its readers.
@@ -74,22 +75,22 @@ class Dispatcher:
         ended a while ago: nothing is started, and its id is not `id_`. What this call says of its leaving counts.
 
         `headers` have lower-case names; the app sees only `HEADERS_FOR_APPS` of them. `owner` is the key that
-        may stop it. `start_timeout_s` is the longest wait for a slot (`X-Fal-Request-Timeout`); the default is
-        `limits.slot_wait_s`.
+        may stop it. `base_url` is the server as the caller knows it. `start_timeout_s` is the longest wait for a
+        slot (`X-Fal-Request-Timeout`); the default is `limits.slot_wait_s`.
 
         Raises `RequestError` when the node is stopping or full, the app cannot start, its waiting room is full,
         or the header `X-Headrace-On-Disconnect` cannot be read.
         """
         try:
             if (text := idempotency_key_of(headers)) is None:
-                return self._open(id_, route, body, headers, owner, start_timeout_s)
+                return self._open(id_, route, body, headers, owner, base_url, start_timeout_s)
             key = IdempotencyKey.of(text, route, owner)
             if (known := self._known.get(key)) is not None:
                 live = known.same_as(body)
                 if disconnect.HEADER in headers:
                     live.grace_s = _grace_of(route, headers)
                 return live
-            live = self._open(id_, route, body, headers, owner, start_timeout_s)
+            live = self._open(id_, route, body, headers, owner, base_url, start_timeout_s)
             live.key = key
             self._known[key] = Known(live, hash_of(body))
             return live  # noqa: TRY300 - what is raised above is a refusal, whichever way
@@ -105,6 +106,7 @@ class Dispatcher:
         body: bytes,
         headers: Mapping[str, str],
         owner: KeyId | None,
+        base_url: str,
         start_timeout_s: float | None,
     ) -> LiveRequest:
         if self.is_draining:
@@ -116,6 +118,7 @@ class Dispatcher:
         seen = {name: value for name, value in headers.items() if name in HEADERS_FOR_APPS}
         grace_s = _grace_of(route, headers)
         live = LiveRequest(id_, route, body, headers=seen, limits=self._limits, grace_s=grace_s, owner=owner)
+        live.base_url = base_url
         live.on_final.append(self._ended)
         # Before it can end: what cannot wait is refused, and was never alive.
         self.catalog.pools[route.app.name].submit(live, start_timeout_s=start_timeout_s)

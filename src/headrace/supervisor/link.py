@@ -15,6 +15,7 @@ import orjson
 
 from headrace.core import frames
 from headrace.core.errors import FileFault, RequestError
+from headrace.core.file_room import FileRoom
 from headrace.core.frames import BadFrame, FrameReader, Kind
 from headrace.core.limits import Limits
 from headrace.core.replay import Overrun
@@ -33,8 +34,9 @@ LOST = "The runner's process died while it held the request."
 class RunnerLink(asyncio.Protocol):
     """One runner's socket. Callbacks tell the pool what it must act on."""
 
-    def __init__(self, limits: Limits, output_token: str | None = None) -> None:
+    def __init__(self, limits: Limits, output_token: str | None = None, files: FileRoom | None = None) -> None:
         self._limits = limits
+        self._files = files
         self.output_token = output_token  # what the runner shall mark its output with (core.marks)
         self._reader = FrameReader(
             frame_bytes_max=limits.frame_bytes_max, message_bytes_max=limits.message_bytes_max
@@ -71,9 +73,11 @@ class RunnerLink(asyncio.Protocol):
 
     def setup(self, app: str) -> None:
         """Tell the runner which of its apps to be."""
-        told = {"app": app}
+        told: dict[str, Any] = {"app": app}
         if self.output_token is not None:
             told["output_token"] = self.output_token
+        if self._files is not None:
+            told["files"] = self._files.to_wire()
         self._send(Kind.SETUP, 0, orjson.dumps(told))
 
     def start(self, live: LiveRequest) -> None:
@@ -275,6 +279,8 @@ def _message(live: LiveRequest, window: int) -> bytes:
         "attempt": live.attempt,
         "window": window,
     }
+    if live.base_url:
+        head["base_url"] = live.base_url
     if live.log is not None:
         head |= {"is_queued": True, "log_items": live.route.app.log_items}
     return orjson.dumps(head) + b"\n" + live.body

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from headrace.core.file_room import FileRoom
 from headrace.core.limits import Limits
 from headrace.supervisor import group
 from headrace.supervisor.devices import Devices
@@ -45,6 +46,7 @@ class Launcher:
     clean_env: bool = False
     devices: Devices = field(default_factory=lambda: Devices(()))
     guardian: Guardian | None = None  # ends what the runners started, if this process is killed
+    files: FileRoom | None = None  # where runners keep files, and whence they may take some
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """Return what of the node's environment a runner may see: all but our settings and keys, or little."""
@@ -78,7 +80,7 @@ class Launcher:
             raise
         finally:
             theirs.close()
-        link = RunnerLink(self.limits, output_token=secrets.token_hex(8))
+        link = RunnerLink(self.limits, secrets.token_hex(8), self.files)
         ours.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         if self.guardian is not None:

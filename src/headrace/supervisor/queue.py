@@ -161,6 +161,7 @@ class Queue:
                 limits=self._limits,
                 grace_s=inf,
                 owner=ticket.new.owner,
+                base_url=ticket.new.base_url,
             )
             # The log is the next attempt's: what an earlier one made, before a restart, is not here any more.
             ticket.live.attempt = ticket.attempt + 1

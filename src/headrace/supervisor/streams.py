@@ -54,6 +54,7 @@ class LiveRequest:
         "_pacer",
         "_readers",
         "attempt",
+        "base_url",
         "body",
         "ended_at",
         "error",
@@ -87,6 +88,7 @@ class LiveRequest:
         limits: Limits,
         grace_s: float = 0.0,
         owner: KeyId | None = None,
+        base_url: str = "",
     ) -> None:
         self.id = id_
         self.attempt = 1
@@ -97,6 +99,7 @@ class LiveRequest:
         self.limits = limits
         self.grace_s = grace_s
         self.owner = owner
+        self.base_url = base_url  # the server as the caller knows it: for the URLs in what the request makes
         # By time.monotonic(): when it came, when it got its slot, when its last reader left, when it ended.
         self.opened_at = monotonic()
         self.started_at: float | None = None

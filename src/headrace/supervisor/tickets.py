@@ -120,4 +120,5 @@ def new_of(record: Record) -> NewRequest:
         may_retry=record.may_retry,
         runner_hint=record.runner_hint,
         webhook=record.webhook,
+        base_url=record.base_url,
     )

@@ -13,10 +13,10 @@ SELECT length FROM queues WHERE app = ?;
 -- Queue a request, unless it is there.
 INSERT INTO requests (
     id, app, endpoint, view, owner, headers, priority, may_retry, runner_hint, webhook, idempotency_key, body_hash,
-    state, created_at, start_deadline
+    state, created_at, start_deadline, base_url
 ) VALUES (
     :id, :app, :endpoint, :view, :owner, :headers, :priority, :may_retry, :runner_hint, :webhook, :idempotency_key,
-    :body_hash, 'queued', :created_at, :start_deadline
+    :body_hash, 'queued', :created_at, :start_deadline, :base_url
 ) ON CONFLICT DO NOTHING;
 
 -- name: keep_body
@@ -137,14 +137,14 @@ ORDER BY first LIMIT :limit;
 -- One record.
 SELECT number, id, app, endpoint, view, owner, headers, priority, may_retry, runner_hint, webhook, state, attempt,
     node, lease_until, created_at, start_deadline, not_before, started_at, finished_at, status, error, error_type,
-    events_end, logs_end
+    events_end, logs_end, base_url
 FROM requests WHERE id = ?;
 
 -- name: open_requests
 -- A page of what has not ended, oldest first.
 SELECT number, id, app, endpoint, view, owner, headers, priority, may_retry, runner_hint, webhook, state, attempt,
     node, lease_until, created_at, start_deadline, not_before, started_at, finished_at, status, error, error_type,
-    events_end, logs_end
+    events_end, logs_end, base_url
 FROM requests WHERE finished_at IS NULL AND number > :after ORDER BY number LIMIT :limit;
 
 -- name: body

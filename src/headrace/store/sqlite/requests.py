@@ -86,6 +86,7 @@ def submit(connection: sqlite3.Connection, new: NewRequest) -> Submitted:
         "body_hash": body_hash,
         "created_at": new.created_at,
         "start_deadline": new.start_deadline,
+        "base_url": new.base_url,
     }
     queued = connection.execute(SQL["submit"], values)
     if queued.rowcount > 0:  # or else it is repeated, since an answer was lost
