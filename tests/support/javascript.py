@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import itertools
 import json
+import os
 import random
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support.official import lacking
@@ -39,6 +46,88 @@ def node(script: str, given: object = None, *, env: dict[str, str] | None = None
     )  # fmt: skip
     assert (0, "") == (done.returncode, done.stderr), done.stderr[-4_000:]
     return json.loads(done.stdout)
+
+
+class JavaScriptError(Exception):
+    """What a script in Node threw; `facts` are the error's own."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        super().__init__(f"{facts['name']}: {facts['message']}")
+        self.facts = facts
+
+
+@dataclass
+class Node:
+    """Node with the SDK loaded. A script is the body of an async function of `sdk`, `given` and `read`."""
+
+    process: subprocess.Popen[str]
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _waiting: dict[int, Future[Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, script: str, **given: Any) -> Future[Any]:
+        """Begin a script; the future has what it returns, as JSON can tell it."""
+        future: Future[Any] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = future
+            assert self.process.stdin is not None
+            self.process.stdin.write(json.dumps({"number": number, "script": script, "given": given}) + "\n")
+            self.process.stdin.flush()
+        return future
+
+    def run(self, script: str, **given: Any) -> Any:
+        """Run a script and return its value. Raises `JavaScriptError`."""
+        return self.begin(script, **given).result(SCRIPT_S)
+
+    def read(self, url: str, id: str = "me/app", **given: Any) -> dict[str, Any]:
+        """Read a stream; return its `items`, `requestId` and `error`."""
+        options = given.pop("options", {})
+        return self.run("return await read(given);", url=url, id=id, options=options, **given)
+
+    def listen(self) -> None:
+        """Take what scripts tell, until Node ends."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            told = json.loads(line)
+            future = self._waiting.pop(told["number"])
+            if "error" in told:
+                future.set_exception(JavaScriptError(told["error"]))
+            else:
+                future.set_result(told.get("value"))
+        for future in self._waiting.values():
+            future.set_exception(AssertionError("Node ended; see what it wrote to stderr"))
+
+
+@contextlib.contextmanager
+def running_node() -> Iterator[Node]:
+    """Run Node until the block ends. A rejection that nobody handles ends it, and fails the test."""
+    if shutil.which("node") is None:
+        lacking("node is missing: the SDK for JavaScript is tested in Node 20 or later")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "FAL_"))}
+    process = subprocess.Popen(
+        ["node", "--unhandled-rejections=strict", str(SCRIPTS / "node.mjs"), SDK.as_uri()],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean,
+    )  # fmt: skip
+    node = Node(process)
+    listener = threading.Thread(target=node.listen)
+    complaints: list[str] = []
+    assert process.stderr is not None
+    hearer = threading.Thread(target=lambda: complaints.append(process.stderr.read()))
+    for thread in (listener, hearer):
+        thread.start()
+    try:
+        yield node
+    finally:
+        is_alive = process.poll() is None
+        process.kill()
+        process.wait()
+        for thread in (listener, hearer):
+            thread.join()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                stream.close()
+    assert (True, [""]) == (is_alive, complaints), complaints
 
 
 def sse_cases() -> list[dict[str, object]]:

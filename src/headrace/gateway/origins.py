@@ -21,8 +21,8 @@ from headrace.gateway.guard import is_loopback
 #: What a page may send, and what it may read of an answer (protocol section 4).
 _METHODS: Final = b"GET, HEAD, POST, PUT, DELETE"
 _EXPOSED: Final = (
-    b"x-fal-request-id, x-fal-request-timeout-type, x-fal-error-type, x-fal-retryable, retry-after, "
-    b"etag, accept-ranges, content-range, content-disposition"
+    b"x-fal-request-id, x-fal-request-timeout-type, x-fal-error-type, x-fal-retryable, x-fal-needs-retry, "
+    b"retry-after, etag, accept-ranges, content-range, content-disposition"
 )
 
 #: Seconds a browser may keep the answer to a preflight; fal's own runtime says the same.
