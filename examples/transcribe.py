@@ -5,8 +5,8 @@
 
     headrace stream headrace/moonshine audio_url="$(headrace upload talk.wav)"
 
-It hears English, in WAV files of up to an hour, several times faster than it is spoken. A tiny model mishears names
-and rare words ("Fare again" for "Fail again"), and knows no other language.
+It hears English, in WAV files of up to an hour, several times faster than it is spoken. A tiny model mishears
+names and rare words ("Fare again" for "Fail again"), and knows no other language.
 """
 
 import io
