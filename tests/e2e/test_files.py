@@ -321,3 +321,24 @@ def test_a_file_that_shrinks_while_it_is_read_ends_in_a_cut(server):
 
         assert len(raw.read_to_end()) < len(CONTENT) * 40_000
     eventually(lambda: "has become shorter" in server.log, "the log says why")
+
+
+def test_a_file_outlives_its_server(tmp_path):
+    for restart in range(2):
+        with running_server(limits=LIMITS, data_dir=tmp_path / "data") as server:
+            if not restart:
+                folder = FileFolder(tmp_path / "data" / "files", FileBounds(1_000, 600.0, 1))
+                file = folder.put(b"still here", NewFile(content_type="text/plain"), now=time.time())
+            assert get(server, file).body == b"still here"
+
+
+def test_a_folder_that_cannot_be_made_stops_the_start_and_says_so(tmp_path):
+    (tmp_path / "files").write_bytes(b"a file stands in its place")
+
+    with (
+        pytest.raises(
+            AssertionError, match=r"left with 2:[^$]*files: cannot be made .*choose another with --data-dir"
+        ),
+        running_server(data_dir=tmp_path),
+    ):
+        pass

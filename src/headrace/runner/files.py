@@ -25,6 +25,7 @@ from headrace.core.limits import Limits
 from headrace.core.netguard import UrlRefused
 from headrace.core.stored_file import PATH, NewFile, id_in_url
 from headrace.files.folder import FileBounds, FileFolder, FilesUnavailable, FileTooLarge
+from headrace.runner.threads import in_own_thread
 
 if TYPE_CHECKING:
     from headrace.outbound.exchange import Outbound
@@ -97,9 +98,10 @@ class RunnerFiles:
 
     async def read_async(self, url: str) -> bytes:
         """See `app.keeper.Keeper`."""
-        if (content := self._own(url)) is not None:
+        if id_in_url(url) is not None and (content := await in_own_thread(lambda: self._own(url))) is not None:
             return content
-        self.prepare()
+        if self._outbound is None:
+            await in_own_thread(self.prepare)
         return await self._fetch(url)
 
     def _own(self, url: str) -> bytes | None:
