@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime as dt
 import errno
 import ipaddress
 import logging
@@ -26,14 +25,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from headrace.client.credentials import find_key, save_key, saved_keys
-from headrace.client.errors import BadCredentials
 from headrace.config import Config
 from headrace.core.errors import FileFault
 from headrace.core.file_room import FileRoom
 from headrace.core.keys import KeyFault
 from headrace.core.routes import RouteTable
-from headrace.files.folder import FilesUnavailable
+from headrace.data_dir import (
+    StartFault,
+    key_for_the_user,
+    keys,
+    keys_for_the_user,
+    open_files,
+    open_store,
+    tls,
+    tls_context,
+    tls_names,
+)
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.app import Door, Gateway, Rooms
 from headrace.gateway.auth import Authenticator
@@ -46,10 +53,8 @@ from headrace.gateway.tokens import ReadingTokens
 from headrace.gateway.webhooks import WebhookView
 from headrace.outbound.exchange import Outbound
 from headrace.store.blobs import BlobStore
-from headrace.store.files import FileBusy
 from headrace.store.keyfile import KeyFile
-from headrace.store.port import RequestStore, StoreFault
-from headrace.store.sqlite import Durability, SqliteStore, StoreSettings
+from headrace.store.port import RequestStore
 from headrace.store.token_file import TokenFile
 from headrace.store.webhook_key import WebhookKey
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
@@ -64,19 +69,12 @@ from headrace.supervisor.queue import Queue
 if TYPE_CHECKING:
     import ssl
 
-    from headrace.store.certificates import Names
-    from headrace.store.tls import TlsFolder
-
 __all__ = ["check", "key_for_the_user", "keys", "next_free_port", "serve", "tls"]
 
 _log = logging.getLogger(__name__)
 
 #: The exit status for whatever keeps a node from starting.
 EXIT_FAULT = 2
-
-
-class StartFault(Exception):
-    """Why a node cannot start, in one line for the operator."""
 
 
 def serve(config: Config) -> int:
@@ -90,18 +88,6 @@ def check(config: Config) -> int:
     """Load the files, print their apps and views, and listen to nothing. Returns 0, or 2 for a fault."""
     _log_to_stderr(config.log_level)
     return _run(lambda: _check(config))
-
-
-def keys(config: Config) -> KeyFile:
-    """Return the keys of the node whose data lies in `config.data_dir`. Raises `KeyFault` when damaged."""
-    return KeyFile(Path(config.data_dir) / "keys.json")
-
-
-def tls(config: Config) -> TlsFolder:
-    """Return the local CA and the certificate of the node whose data lies in `config.data_dir`."""
-    from headrace.store.tls import TlsFolder  # the cryptography behind it takes a while to import
-
-    return TlsFolder(Path(config.data_dir) / "tls")
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
@@ -176,9 +162,9 @@ class Node:
         catalog = await _load(self._config, meters, self._guardian)
         try:
             sockets = self._sockets()
-            door = self._door(None if self._config.no_auth else _keys_for_the_user(self._config))
-            files = _files(self._config)
-            store = _store(self._config)
+            door = self._door(None if self._config.no_auth else keys_for_the_user(self._config))
+            files = open_files(self._config)
+            store = open_store(self._config)
         except BaseException:
             await catalog.unload()
             raise
@@ -188,6 +174,7 @@ class Node:
         gateway = Gateway(rooms, door, self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
         meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
+        meters.watch(lambda: _file_readings(files))
         await queue.open()
         for sock, context in sockets:
             await listeners.open(sock, context)
@@ -238,7 +225,7 @@ class Node:
             return [(sock, None)]
         tls_sock = _bind(config.host, config.tls_port, "--tls-port")
         self._config = dataclasses.replace(self._config, tls_port=tls_sock.getsockname()[1])
-        return [(sock, None), (tls_sock, _tls_context(config))]
+        return [(sock, None), (tls_sock, tls_context(config))]
 
     def _door(self, key_file: KeyFile | None) -> Door:
         config = self._config
@@ -253,7 +240,7 @@ class Node:
         if allowed_hosts or loopback_only:  # else every name is good, and a list would end that
             if config.public_url is not None:
                 allowed_hosts.add(urlsplit(config.public_url).hostname or "")
-            allowed_hosts.update(_tls_names(config).hosts if config.tls else ())
+            allowed_hosts.update(tls_names(config).hosts if config.tls else ())
         return Guard(self._limits, loopback_only=loopback_only, allowed_hosts=frozenset(allowed_hosts))
 
     def _announce(self, routes: RouteTable) -> None:
@@ -291,33 +278,9 @@ class Node:
         listeners.hang_up()
 
 
-def _store(config: Config) -> SqliteStore:
-    """Open the queue's store."""
-    limits = config.limits
-    settings = StoreSettings(
-        durability=Durability(config.durability),
-        result_age_s=limits.result_age_s,
-        large_result_age_s=limits.large_result_age_s,
-        large_result_bytes=limits.large_result_bytes,
-        bytes_max=limits.store_bytes_max,
-        events_bytes_max=limits.stored_events_bytes_max,
-        logs_bytes_max=limits.stored_logs_bytes_max,
-        dead_letter_age_s=limits.dead_letter_age_s,
-    )
-    try:
-        return SqliteStore(Path(config.data_dir), settings)
-    except StoreFault as fault:
-        raise StartFault(str(fault)) from None
-
-
-def _files(config: Config) -> BlobStore:
-    """Open the folder of files."""
-    try:
-        return BlobStore(config.files_folder, config.limits)
-    except FilesUnavailable as fault:
-        raise StartFault(
-            f"{config.files_folder}: cannot be made ({fault}); choose another with --data-dir"
-        ) from None
+def _file_readings(files: BlobStore) -> Iterable[Reading]:
+    yield Reading("headrace_files", {}, files.swept.files)
+    yield Reading("headrace_files_bytes", {}, files.swept.bytes)
 
 
 def _device_readings(devices: Devices) -> Iterable[Reading]:
@@ -334,63 +297,3 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
             advice = f"; {free} is free: add {flag} {free}" if free else ""
             raise StartFault(f"port {port} on {host} is in use{advice}") from None
         raise StartFault(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-
-
-def _tls_names(config: Config) -> Names:
-    from headrace.store.certificates import names_of
-
-    return names_of(config.host, config.tls_names, impersonate=config.impersonate)
-
-
-def _tls_context(config: Config) -> ssl.SSLContext:
-    """Return what the https listener needs, once the certificates are as they should be."""
-    folder = tls(config)
-    try:
-        told = folder.prepare(_tls_names(config), dt.datetime.now(dt.UTC))
-        if told is not None:
-            print(told)  # noqa: T201
-            print('Clients learn of it by: eval "$(headrace env)"')  # noqa: T201
-        return folder.context()
-    except (OSError, FileBusy) as error:
-        raise StartFault(f"no certificate for --tls: {error}") from None
-
-
-def key_for_the_user(config: Config) -> str:
-    """Return a key of this node that the user has in the credentials file; make and keep one if there is none.
-
-    Raises `KeyFault` or `BadCredentials` for a damaged file, `OSError` for one that cannot be written.
-    """
-    key_file = keys(config)
-    text = _kept_key(config, key_file)
-    if text is None:
-        _, text = key_file.create("demo")
-        save_key(config.url, text)
-    return text
-
-
-def _keys_for_the_user(config: Config) -> KeyFile:
-    """Return the node's keys. The first start makes one and keeps it for the user; no later one makes a second."""
-    key_file = keys(config)
-    try:
-        if not key_file.list():
-            _, text = key_file.create("default")
-            # Its text is for a person's eyes: what is not a terminal may be a log.
-            shown = f": {text}" if sys.stdout.isatty() else ""
-            print(f"Made the first key{shown}")  # noqa: T201
-            print(f"It is kept in {save_key(config.url, text)}, where our clients find it.")  # noqa: T201
-        else:
-            _kept_key(config, key_file)
-    except (BadCredentials, OSError) as error:
-        _log.warning("the key could not be kept for your clients: %s", error)
-    return key_file
-
-
-def _kept_key(config: Config, key_file: KeyFile) -> str | None:
-    """Return a key of this node that the user keeps, if any, and see that it is found under this URL too."""
-    kept = find_key(config.url)
-    if kept is not None and key_file.verify(kept):
-        return kept
-    for text in filter(key_file.verify, sorted(saved_keys())):
-        save_key(config.url, text)
-        return text
-    return None

@@ -105,6 +105,11 @@ METRICS: Final[Mapping[str, Metric]] = {
     "headrace_held_bytes": Metric(
         "gauge", {"kind": ("events", "bodies")}, "Memory held by the requests that are alive.", "bytes"
     ),
+    # Files
+    "headrace_files": Metric("gauge", {}, "Files that are kept, at the last sweep.", "files"),
+    "headrace_files_bytes": Metric(
+        "gauge", {}, "Bytes of these files on the disk; shared ones count once.", "bytes"
+    ),
     # Runners
     "headrace_runners": Metric(
         "gauge",
