@@ -2,6 +2,7 @@
 
     authoring   App, endpoint, emit, Request; File, Image; Cancelled, AppException, FieldException
     calling     stream, run, attach; Client and AsyncClient for more than one server
+    files       upload, upload_file, upload_image; encode, encode_file, encode_image; StorageSettings
     queueing    submit, subscribe, status, result, cancel; a request's handle, and what its status can be
     errors      HeadraceError and what derives from it; `headrace.client.errors` has the tree
     fal_client  the same calls under fal-client's names: `from headrace import fal_client`
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
         Queued,
         ReadTimeout,
         Status,
+        StorageACL,
+        StorageACLRule,
+        StorageSettings,
         StreamCut,
         StreamError,
         SyncRequestHandle,
@@ -60,6 +64,9 @@ if TYPE_CHECKING:
         attach_async,
         cancel,
         cancel_async,
+        encode,
+        encode_file,
+        encode_image,
         result,
         result_async,
         run,
@@ -72,6 +79,12 @@ if TYPE_CHECKING:
         submit_async,
         subscribe,
         subscribe_async,
+        upload,
+        upload_async,
+        upload_file,
+        upload_file_async,
+        upload_image,
+        upload_image_async,
     )
 
     __version__: str
@@ -105,6 +118,9 @@ __all__ = [
     "ReadTimeout",
     "Request",
     "Status",
+    "StorageACL",
+    "StorageACLRule",
+    "StorageSettings",
     "StreamCut",
     "StreamError",
     "SyncRequestHandle",
@@ -116,6 +132,9 @@ __all__ = [
     "cancel",
     "cancel_async",
     "emit",
+    "encode",
+    "encode_file",
+    "encode_image",
     "endpoint",
     "fal_client",
     "result",
@@ -130,6 +149,12 @@ __all__ = [
     "submit_async",
     "subscribe",
     "subscribe_async",
+    "upload",
+    "upload_async",
+    "upload_file",
+    "upload_file_async",
+    "upload_image",
+    "upload_image_async",
 ]
 
 _AUTHORING = frozenset(

@@ -50,6 +50,7 @@ from headrace.gateway.listen import Listeners, bind, next_free_port
 from headrace.gateway.origins import Origins
 from headrace.gateway.queue import QueueView
 from headrace.gateway.tokens import ReadingTokens
+from headrace.gateway.uploads import UploadView
 from headrace.gateway.webhooks import WebhookView
 from headrace.outbound.exchange import Outbound
 from headrace.store.blobs import BlobStore
@@ -186,6 +187,7 @@ class Node:
                 group.create_task(queue.run(), name="queue"),
                 group.create_task(outbox.run(), name="webhooks"),
                 group.create_task(files.run(), name="files"),
+                group.create_task(rooms.uploads.run(), name="uploads"),
             ]
             self._announce(catalog.routes)
             self._watch_signals()
@@ -205,12 +207,14 @@ class Node:
         key = WebhookKey(folder / "webhook-key.pem")
         outbox = Outbox(store, Outbound(config.outbound_policy), key.sign)
         queue.on_webhook = outbox.look
+        tokens = TokenFile(folder / "reading-tokens.json")
         rooms = Rooms(
             dispatcher=dispatcher,
             queue=QueueView(queue, store, dispatcher, config.outbound_policy, self._limits),
             webhooks=WebhookView(store, outbox),
             files=FileView(files, self._limits),
-            tokens=ReadingTokens(TokenFile(folder / "reading-tokens.json")),
+            uploads=UploadView(files, files.parts, dispatcher, self._limits, secret=tokens.secret),
+            tokens=ReadingTokens(tokens),
             jwks=key.jwks,
             meters=meters,
         )

@@ -1,6 +1,6 @@
 """`headrace.fal_client` beside fal-client 1.0.3: the same names with the same parameters, or a reason.
 
-Only what concerns run, stream and the queue: the sockets' and the files' names are not here yet, and a test says so.
+Only what concerns run, stream, the queue and files: the sockets' names are not here yet, and a test says so.
 """
 
 import importlib.metadata
@@ -11,10 +11,12 @@ import pytest
 
 from headrace import fal_client as ours
 
-CALLS = ("run", "stream", "submit", "subscribe", "status", "result", "cancel")
+CALLS = (
+    "run", "stream", "submit", "subscribe", "status", "result", "cancel", "upload", "upload_file", "upload_image",
+)  # fmt: skip
 CLIENTS = ("SyncClient", "AsyncClient")
 HANDLES = ("SyncRequestHandle", "AsyncRequestHandle")
-#: What takes part in run, stream and the queue. A dot is a method.
+#: What takes part in run, stream, the queue and files. A dot is a method.
 CALLABLES = (
     *CALLS,
     *(f"{name}_async" for name in CALLS),
@@ -29,6 +31,12 @@ CALLABLES = (
     "Queued",
     "InProgress",
     "Completed",
+    "encode",
+    "encode_file",
+    "encode_image",
+    "StorageACL",
+    "StorageACLRule",
+    "StorageSettings",
 )
 #: Those of them that take headers.
 WITH_HEADERS = {
@@ -48,11 +56,6 @@ NOT_YET = {
     "sockets": {
         "realtime", "realtime_async", "ws_connect", "ws_connect_async", "RealtimeConnection",
         "AsyncRealtimeConnection",
-    },
-    "files": {
-        "upload", "upload_async", "upload_file", "upload_file_async", "upload_image", "upload_image_async",
-        "encode", "encode_file", "encode_image", "StorageACL", "StorageACLDecision", "StorageACLRule",
-        "StorageSettings", "ObjectExpiration",
     },
     "apps that call apps on fal": {"set_get_current_app"},
 }  # fmt: skip

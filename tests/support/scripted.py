@@ -8,6 +8,7 @@ A script is a list of steps, played once for each request that arrives:
     HOLD              nothing more happens until the client leaves
     CLOSE             FIN
     RESET             RST
+    a function        the step that it makes of the request
 
 After the last step the connection waits for another request. `on_connect` is played before any request is read.
 """
@@ -20,7 +21,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class Beat:
     every_s: float = 0.02
 
 
-Step = bytes | Wait | Beat | object
+Step = bytes | Wait | Beat | Callable[["Received"], "Step"] | object
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,8 @@ def _play(connection: socket.socket, step: Step, server: Scripted) -> bool:
     """Do one step; return whether the script goes on."""
     if isinstance(step, bytes):
         connection.sendall(step)
+    elif callable(step):
+        return _play(connection, step(server.requests[-1]), server)
     elif isinstance(step, Wait):
         return not _has_left(connection, step.seconds, server)
     elif isinstance(step, Beat):

@@ -130,7 +130,7 @@ def test_a_disk_that_does_not_answer_is_given_up_and_the_loop_goes_on(tmp_path, 
     monkeypatch.setattr(blobs.FileFolder, "find", lambda *_, **__: hangs.wait(30))
 
     async def scene(store):
-        finding = asyncio.create_task(store._do(lambda: store.folder.find("", now=NOW), timeout_s=0.05))
+        finding = asyncio.create_task(store.do(lambda: store.folder.find("", now=NOW), timeout_s=0.05))
         turns = 0
         while not finding.done():
             await asyncio.sleep(0.001)
@@ -147,7 +147,7 @@ def test_no_more_wait_for_the_disk_than_may(tmp_path):
     async def scene(store):
         store._places = threading.BoundedSemaphore(1)
         hangs = threading.Event()
-        waiting = asyncio.create_task(store._do(lambda: hangs.wait(30)))
+        waiting = asyncio.create_task(store.do(lambda: hangs.wait(30)))
         await asyncio.sleep(0)
         with pytest.raises(StoreBusy):
             await store.find("0" * 32, now=NOW)

@@ -12,7 +12,9 @@ import pytest
 import headrace.client
 from headrace import AsyncClient, Client
 from headrace.client import AsyncRequestHandle, AsyncStream, Stream, SyncRequestHandle
+from headrace.client._async_files import AsyncFileCalls
 from headrace.client._async_queue import AsyncQueueCalls
+from headrace.client._sync_files import FileCalls
 from headrace.client._sync_queue import QueueCalls
 
 #: Names that one shell has alone, and why.
@@ -30,6 +32,7 @@ TWINS = {
 COROUTINES = {
     **dict.fromkeys(("run", "submit", "status", "cancel"), "it waits for the answer"),
     **dict.fromkeys(("subscribe", "result", "get"), "it waits for the result"),
+    **dict.fromkeys(("upload", "upload_file", "upload_image"), "it waits until the server has the file"),
     "close": "of the client: aiohttp closes its session in a coroutine",
     "__next__": "it waits for an item",
     "__enter__": "the language asks for one",
@@ -39,6 +42,7 @@ PAIRS = [
     (Client, AsyncClient),
     (Stream, AsyncStream),
     (QueueCalls, AsyncQueueCalls),
+    (FileCalls, AsyncFileCalls),
     (SyncRequestHandle, AsyncRequestHandle),
 ]
 
@@ -81,7 +85,10 @@ def test_a_stream_closes_without_await_in_both_shells() -> None:
 
 @pytest.mark.parametrize(("name", "cls"), [
     (f"{name}{suffix}", cls)
-    for name in ("stream", "attach", "run", "submit", "subscribe", "status", "result", "cancel")
+    for name in (
+        "stream", "attach", "run", "submit", "subscribe", "status", "result", "cancel",
+        "upload", "upload_file", "upload_image",
+    )
     for suffix, cls in (("", Client), ("_async", AsyncClient))
 ])  # fmt: skip
 def test_the_module_functions_are_the_methods_of_a_default_client(name: str, cls: type) -> None:
@@ -93,7 +100,8 @@ def test_the_module_functions_are_the_methods_of_a_default_client(name: str, cls
 
 
 @pytest.mark.parametrize(
-    "module", ["_sync", "_async", "_sync_queue", "_async_queue", "_sync_stream", "_async_stream"]
+    "module",
+    [f"{colour}{part}" for colour in ("_sync", "_async") for part in ("", "_queue", "_stream", "_files")],
 )
 def test_the_shells_are_thin(module: str) -> None:
     source = Path(headrace.client.__file__).with_name(f"{module}.py").read_text()

@@ -25,6 +25,7 @@ TABLE = [
     ("forbidden", 403, Fault.CALLER, False, errors.PermissionDenied),
     ("not_found", 404, Fault.CALLER, False, errors.NotFound),
     ("request_not_found", 404, Fault.CALLER, False, errors.NotFound),
+    ("upload_not_found", 404, Fault.CALLER, False, errors.NotFound),
     ("still_in_progress", 400, Fault.CALLER, True, errors.APIError),
     ("method_not_allowed", 405, Fault.CALLER, False, errors.APIError),
     ("payload_too_large", 413, Fault.CALLER, False, errors.APIError),

@@ -15,19 +15,26 @@ from headrace import fal_client
 NAMES = [
     "APIError", "App", "AppException", "AsyncClient", "AsyncRequestHandle", "AuthenticationError", "BadCredentials",
     "Cancelled", "Client", "Completed", "ConnectTimeout", "ConnectionFailed", "DeadlinePassed", "EventTimeout",
-    "FieldException", "File", "HeadraceError", "Image", "InProgress", "InvalidInput", "NotFound", "Overloaded", "PermissionDenied",
-    "ProtocolError", "Queued", "ReadTimeout", "Request", "Status", "StreamCut", "StreamError", "SyncRequestHandle",
-    "TLSFailed", "Timeout", "__version__", "attach", "attach_async", "cancel", "cancel_async", "emit", "endpoint",
+    "FieldException", "File", "HeadraceError", "Image", "InProgress", "InvalidInput", "NotFound", "Overloaded",
+    "PermissionDenied",
+    "ProtocolError", "Queued", "ReadTimeout", "Request", "Status", "StorageACL", "StorageACLRule", "StorageSettings",
+    "StreamCut", "StreamError", "SyncRequestHandle",
+    "TLSFailed", "Timeout", "__version__", "attach", "attach_async", "cancel", "cancel_async", "emit",
+    "encode", "encode_file", "encode_image", "endpoint",
     "fal_client", "result",
     "result_async", "run", "run_async", "status", "status_async", "stream", "stream_async", "submit", "submit_async",
-    "subscribe", "subscribe_async",
+    "subscribe", "subscribe_async", "upload", "upload_async", "upload_file", "upload_file_async", "upload_image",
+    "upload_image_async",
 ]  # fmt: skip
 
 FAL_NAMES = [
     "AsyncClient", "AsyncRequestHandle", "Completed", "FalClientError", "FalClientHTTPError", "FalClientTimeoutError",
-    "InProgress", "Queued", "Status", "SyncClient", "SyncRequestHandle", "__version__", "async_client", "cancel",
-    "cancel_async", "result", "result_async", "run", "run_async", "status", "status_async", "stream", "stream_async",
-    "submit", "submit_async", "subscribe", "subscribe_async", "sync_client", "version_tuple",
+    "InProgress", "ObjectExpiration", "Queued", "Status", "StorageACL", "StorageACLDecision", "StorageACLRule",
+    "StorageSettings", "SyncClient", "SyncRequestHandle", "__version__", "async_client", "cancel",
+    "cancel_async", "encode", "encode_file", "encode_image", "result", "result_async", "run", "run_async", "status",
+    "status_async", "stream", "stream_async", "submit", "submit_async", "subscribe", "subscribe_async", "sync_client",
+    "upload", "upload_async", "upload_file", "upload_file_async", "upload_image", "upload_image_async",
+    "version_tuple",
 ]  # fmt: skip
 
 

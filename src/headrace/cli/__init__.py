@@ -1,8 +1,9 @@
-"""The command line: `headrace serve`, `stream`, `run`, `apps`, `submit`, `status`, `logs`, `result`, `cancel`,
-`attach`, `conformance`, `keys`, `models`, `webhooks`, `demo`, `env`, `doctor`.
+"""The command line: `headrace serve`, `stream`, `run`, `apps`, `upload`, `submit`, `status`, `logs`, `result`,
+`cancel`, `attach`, `conformance`, `keys`, `models`, `webhooks`, `demo`, `env`, `doctor`.
 
     serve        start a node, or check the files it would serve
     client       ask a running server: stream, run, apps
+    upload       send it files
     queue        ask its queue: submit, status, logs, result, cancel; attach, which watches any request
     conformance  check how a server streams, ours or another's
     keys         create, list and revoke keys
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import typer
 
-from headrace.cli import client, conformance, demo, doctor, env, keys, models, queue, serve, webhooks
+from headrace.cli import client, conformance, demo, doctor, env, keys, models, queue, serve, upload, webhooks
 from headrace.cli.help import examples
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("stream", epilog=client.STREAM_EXAMPLES)(client.stream)
 app.command("run", epilog=client.RUN_EXAMPLES)(client.run)
 app.command("apps", epilog=client.APPS_EXAMPLES)(client.apps)
+app.command("upload", epilog=upload.EXAMPLES)(upload.upload)
 app.command("submit", epilog=queue.SUBMIT_EXAMPLES)(queue.submit)
 app.command("status", epilog=queue.STATUS_EXAMPLES)(queue.status)
 app.command("logs", epilog=queue.LOGS_EXAMPLES)(queue.logs)

@@ -7,6 +7,9 @@
     _request, _answer    what they think: sans-IO, shared
     _queue, _watch       what they think of the queue
     _resume              what they think of a stream that survives cuts
+    _sync_files, _async_files   their files' side
+    _uploads, _storage   what they think of files
+    _content             what is uploaded, read as it is sent
     _urllib3, _aiohttp   one HTTP exchange each
     _body, _proxy        the parts of HTTP that those libraries leave to us
     credentials          which server, which key
@@ -38,6 +41,12 @@ from headrace.client._functions import (
     submit_async,
     subscribe,
     subscribe_async,
+    upload,
+    upload_async,
+    upload_file,
+    upload_file_async,
+    upload_image,
+    upload_image_async,
 )
 from headrace.client.errors import (
     APIError,
@@ -64,7 +73,9 @@ if TYPE_CHECKING:
     from headrace.client._async import AsyncClient
     from headrace.client._async_queue import AsyncRequestHandle
     from headrace.client._async_stream import AsyncStream
+    from headrace.client._content import encode_file, encode_image
     from headrace.client._queue import Completed, InProgress, Queued, Status
+    from headrace.client._storage import StorageACL, StorageACLRule, StorageSettings, encode
     from headrace.client._sync import Client
     from headrace.client._sync_queue import SyncRequestHandle
     from headrace.client._sync_stream import Stream
@@ -92,6 +103,9 @@ __all__ = [
     "Queued",
     "ReadTimeout",
     "Status",
+    "StorageACL",
+    "StorageACLRule",
+    "StorageSettings",
     "Stream",
     "StreamCut",
     "StreamError",
@@ -102,6 +116,9 @@ __all__ = [
     "attach_async",
     "cancel",
     "cancel_async",
+    "encode",
+    "encode_file",
+    "encode_image",
     "result",
     "result_async",
     "run",
@@ -114,6 +131,12 @@ __all__ = [
     "submit_async",
     "subscribe",
     "subscribe_async",
+    "upload",
+    "upload_async",
+    "upload_file",
+    "upload_file_async",
+    "upload_image",
+    "upload_image_async",
 ]
 
 _MODULES = {
@@ -125,8 +148,14 @@ _MODULES = {
     "InProgress": "_queue",
     "Queued": "_queue",
     "Status": "_queue",
+    "StorageACL": "_storage",
+    "StorageACLRule": "_storage",
+    "StorageSettings": "_storage",
     "Stream": "_sync_stream",
     "SyncRequestHandle": "_sync_queue",
+    "encode": "_storage",
+    "encode_file": "_content",
+    "encode_image": "_content",
 }
 
 

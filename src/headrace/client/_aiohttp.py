@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Final
 
@@ -19,7 +19,7 @@ from yarl import URL
 
 from headrace.client import errors
 from headrace.client._answer import Head, cut, not_http
-from headrace.client._request import PIECE_BYTES, Patience, Request, Target
+from headrace.client._request import PIECE_BYTES, Patience, Pieces, Request, Target
 
 #: Bytes of a header line, as many as the sync shell takes.
 _LINE_BYTES_MAX: Final = 64 * 1024
@@ -64,6 +64,7 @@ async def _hold_session(target: Target) -> AsyncGenerator[aiohttp.ClientSession,
             # Made anew, so that SSL_CERT_FILE and SSL_CERT_DIR are read now and not when aiohttp was imported.
             ssl=ssl.create_default_context() if is_tls else True,
         ),
+        response_class=_Response,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,  # see _proxy
@@ -75,6 +76,19 @@ async def _hold_session(target: Target) -> AsyncGenerator[aiohttp.ClientSession,
         yield session
     finally:
         await session.close()
+
+
+class _Response(aiohttp.ClientResponse):
+    """aiohttp's, which drops its connection when it is closed before its end.
+
+    aiohttp's own farewell waits until the server has taken what was written, and the one of TLS for the server's.
+    """
+
+    def close(self) -> None:
+        connection = self.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        super().close()
 
 
 class Exchange:
@@ -101,17 +115,19 @@ class Exchange:
         if proxy is not None and request.url.startswith("http:"):
             # Of a request that is no tunnel, the proxy reads the head itself; aiohttp leaves it as it is.
             headers = {**headers, **proxy.headers}
+        body = request.body
         try:
-            response = await session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                data=request.body,
-                headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=read_s),
-                proxy=None if proxy is None else proxy.url,
-                proxy_headers=None if proxy is None else proxy.headers,
-            )
+            async with asyncio.timeout(None) as clock:
+                response = await session.request(
+                    request.method,
+                    URL(request.url, encoded=True),
+                    data=body if body is None or isinstance(body, bytes) else _watched(body, clock, read_s),
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=read_s),
+                    proxy=None if proxy is None else proxy.url,
+                    proxy_headers=None if proxy is None else proxy.headers,
+                )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _typed(error, request, patience, waited_s) from error
         return cls(request, response)
@@ -141,11 +157,11 @@ class Exchange:
         """Close the connection, now. After a whole answer it is given back already."""
         self._is_closed = True
         if _is_running(self._loop):
-            _abort(self._response)
+            self._response.close()
             return
         with suppress(RuntimeError):  # of a loop that is closed, or closes meanwhile
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(_abort, self._response)
+                self._loop.call_soon_threadsafe(self._response.close)
                 return
             # The session closed the socket with the loop; this tells aiohttp's objects, which would complain.
             self._response.close()
@@ -153,12 +169,14 @@ class Exchange:
                 self._response.connection.close()
 
 
-def _abort(response: aiohttp.ClientResponse) -> None:
-    """Close the socket without the farewell of TLS, which would wait for the server's."""
-    connection = response.connection
-    if connection is not None and connection.transport is not None:
-        connection.transport.abort()
-    response.close()
+async def _watched(body: Pieces, clock: asyncio.Timeout, limit_s: float | None) -> AsyncIterator[bytes]:
+    """Hand over a body's pieces, and set the clock for each: aiohttp has none while it sends."""
+    loop = asyncio.get_running_loop()
+    with suppress(RuntimeError):  # of a clock that stands, for the answer is there already
+        async for piece in body:
+            clock.reschedule(None if limit_s is None else loop.time() + limit_s)
+            yield piece
+        clock.reschedule(None)
 
 
 def _tell_reader_of_the_end(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:

@@ -25,6 +25,7 @@ from headrace.client._answer import (
     result_of,
     result_too_large,
 )
+from headrace.client._async_files import AsyncFileCalls
 from headrace.client._async_queue import AsyncQueueCalls
 from headrace.client._async_stream import AsyncStream
 from headrace.client._request import (
@@ -40,7 +41,7 @@ from headrace.client._request import (
 from headrace.client._resume import attached, begun
 
 
-class AsyncClient(AsyncQueueCalls):
+class AsyncClient(AsyncQueueCalls, AsyncFileCalls):
     """Calls the endpoints of one server. Works in any event loop, one after another; make one and keep it.
 
     - `url`: the server's address; by default HEADRACE_URL, FAL_RUN_HOST (https), `http://127.0.0.1:8080`

@@ -5,6 +5,7 @@ Importing this module imports no HTTP library; the first call does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Never
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from headrace.client._async import AsyncClient
     from headrace.client._async_queue import AsyncRequestHandle
     from headrace.client._async_stream import AsyncStream
+    from headrace.client._content import OnProgress, Picture
     from headrace.client._queue import Priority, Status
+    from headrace.client._storage import StorageSettings
     from headrace.client._sync import Client
     from headrace.client._sync_queue import SyncRequestHandle
     from headrace.client._sync_stream import Stream
@@ -289,3 +292,61 @@ async def result_async(application: str, request_id: str) -> Any:
 async def cancel_async(application: str, request_id: str) -> None:
     """Ask the server to stop a queued request: `AsyncClient.cancel` of a client made on first use."""
     await _default_async_client().cancel(application, request_id)
+
+
+def upload(
+    data: str | bytes,
+    content_type: str,
+    file_name: str | None = None,
+    *,
+    lifecycle: StorageSettings | None = None,
+    on_progress: OnProgress | None = None,
+) -> str:
+    """Upload bytes and return the file's URL: `Client.upload` of a client made on first use."""
+    return _default_client().upload(data, content_type, file_name, lifecycle=lifecycle, on_progress=on_progress)
+
+
+def upload_file(
+    path: str | os.PathLike[str],
+    *,
+    lifecycle: StorageSettings | None = None,
+    on_progress: OnProgress | None = None,
+) -> str:
+    """Upload a file and return its URL: `Client.upload_file` of a client made on first use."""
+    return _default_client().upload_file(path, lifecycle=lifecycle, on_progress=on_progress)
+
+
+def upload_image(image: Picture, format: str = "jpeg", *, lifecycle: StorageSettings | None = None) -> str:
+    """Upload an image and return its URL: `Client.upload_image` of a client made on first use."""
+    return _default_client().upload_image(image, format, lifecycle=lifecycle)
+
+
+async def upload_async(
+    data: str | bytes,
+    content_type: str,
+    file_name: str | None = None,
+    *,
+    lifecycle: StorageSettings | None = None,
+    on_progress: OnProgress | None = None,
+) -> str:
+    """Upload bytes and return the file's URL: `AsyncClient.upload` of a client made on first use."""
+    return await _default_async_client().upload(
+        data, content_type, file_name, lifecycle=lifecycle, on_progress=on_progress
+    )
+
+
+async def upload_file_async(
+    path: str | os.PathLike[str],
+    *,
+    lifecycle: StorageSettings | None = None,
+    on_progress: OnProgress | None = None,
+) -> str:
+    """Upload a file and return its URL: `AsyncClient.upload_file` of a client made on first use."""
+    return await _default_async_client().upload_file(path, lifecycle=lifecycle, on_progress=on_progress)
+
+
+async def upload_image_async(
+    image: Picture, format: str = "jpeg", *, lifecycle: StorageSettings | None = None
+) -> str:
+    """Upload an image and return its URL: `AsyncClient.upload_image` of a client made on first use."""
+    return await _default_async_client().upload_image(image, format, lifecycle=lifecycle)

@@ -20,8 +20,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from headrace.client import errors
-from headrace.client._request import STREAM_TYPE, Patience, Request, Target, build, build_at
-from headrace.client.credentials import origin_of
+from headrace.client._request import STREAM_TYPE, Patience, Request, Target, build, build_at, own_url
 from headrace.core.routes import parse_endpoint_id
 
 Priority = Literal["normal", "low"]
@@ -43,8 +42,6 @@ _LONGEST_PAUSE_S: Final = 5.0
 _RETRY_AFTER_MAX_S: Final = 30.0
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,255}")
-#: An absolute URL, as bytes go over the wire. No `@` and no backslash: nothing that two parsers read as two hosts.
-_ABSOLUTE_URL: Final = re.compile(r"https?://[^\s\\@#]+", re.ASCII | re.IGNORECASE)
 
 
 # --- what to send -------------------------------------------------------------------------------------------
@@ -180,19 +177,9 @@ def cancel_request(target: Target, links: Links) -> Request:
 
 
 def _own(target: Target, links: Links, url: str) -> str:
-    """Return a server's URL at the address that this client was given; refuse one that leads elsewhere.
-
-    The key goes where the URL leads, so a reply may choose the path, and never the host.
-    """
-    if _ABSOLUTE_URL.fullmatch(url) and url.isascii():
-        for base in (target.queue_url, target.url):
-            try:
-                is_ours = origin_of(url) == origin_of(base)
-            except ValueError:  # a port that is none
-                continue
-            if is_ours:
-                own, given = urlsplit(base), urlsplit(url)
-                return urlunsplit((own.scheme, own.netloc, given.path, given.query, ""))
+    """Return a server's URL at the address that this client was given; refuse one that leads elsewhere."""
+    if (own := own_url(target, url)) is not None:
+        return own
     raise errors.ProtocolError(
         f"request {links.request_id} has the address {url!r}, which is not on {target.queue_url}; the key is not "
         "sent there. Call the server by the address that it gives itself, or set its public address to the one "

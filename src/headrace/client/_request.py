@@ -11,19 +11,20 @@ Values in, values out: no socket, no clock, no thread. `_sync` and `_async` are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from math import isfinite
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, Protocol
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import orjson
 
 from headrace.client import errors
 from headrace.client._proxy import Proxy, proxy_for
-from headrace.client.credentials import Key, own_queue_url, resolve_key, server_url
+from headrace.client.credentials import Key, origin_of, own_queue_url, resolve_key, server_url
 from headrace.core.routes import parse_endpoint_id
 
 #: Seconds to a connection (name, TCP, TLS). Linux itself would try for two minutes.
@@ -34,6 +35,9 @@ PIECE_BYTES: Final = 64 * 1024
 JSON_TYPE: Final = "application/json"
 STREAM_TYPE: Final = "text/event-stream"
 _PATH_SAFE: Final = "/-._~!$&'()*+,;=:@"  # RFC 3986 section 3.3: what stands in a path as it is
+
+#: An absolute URL, as bytes go over the wire. No `@` and no backslash: nothing that two parsers read as two hosts.
+_ABSOLUTE_URL: Final = re.compile(r"https?://[^\s\\@#]+", re.ASCII | re.IGNORECASE)
 
 #: What describes the connection or the body's bytes is the HTTP library's to say, not the caller's.
 _OWN_HEADERS: Final = frozenset({
@@ -66,6 +70,13 @@ class Target:
         return cls(base, resolve_key(base, key), proxy_for(base), own_queue_url(url))
 
 
+class Pieces(Protocol):
+    """A body that is sent piece by piece, from the first one each time. Its length is in the headers."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What goes over the wire."""
@@ -73,10 +84,11 @@ class Request:
     method: str
     url: str
     headers: Mapping[str, str] = field(repr=False)  # has the key
-    body: bytes | None = field(repr=False)
+    body: bytes | Pieces | None = field(repr=False)
 
     def __str__(self) -> str:
-        return f"{self.method} {self.url}"
+        # Without the query: it can be a key.
+        return f"{self.method} {self.url.partition('?')[0]}"
 
 
 @cache
@@ -117,6 +129,49 @@ def build_own(target: Target, method: str, path: str) -> Request:
 def build_at(target: Target, method: str, url: str, *, accept: str = JSON_TYPE) -> Request:
     """Make a request without a body for a whole URL, which must be the server's: the key goes with it."""
     return Request(method, url, _headers(target, accept, None), None)
+
+
+def build_json(
+    target: Target,
+    url: str,
+    value: Mapping[str, Any],
+    *,
+    headers: Mapping[str, str] | None = None,
+    with_key: bool = True,
+) -> Request:
+    """Make a POST of a JSON object to a whole URL, which must be the server's if the key goes with it."""
+    body = _json(value)
+    own = _headers(target if with_key else replace(target, key=None), JSON_TYPE, body)
+    return Request("POST", url, own | {name.lower(): text for name, text in (headers or {}).items()}, body)
+
+
+def build_put(url: str, body: Pieces, *, size: int, content_type: str) -> Request:
+    """Make a PUT of `size` bytes to a URL that is a key itself: ours does not go there."""
+    headers = {
+        "accept": JSON_TYPE,
+        "accept-encoding": "identity",
+        "user-agent": user_agent(),
+        "content-type": content_type,
+        "content-length": str(size),
+    }
+    return Request("PUT", url, headers, body)
+
+
+def own_url(target: Target, url: str) -> str | None:
+    """Return a server's URL at the address that this client was given; None if it leads elsewhere.
+
+    What goes there is secret, so an answer may choose the path, and never the host.
+    """
+    if _ABSOLUTE_URL.fullmatch(url) and url.isascii():
+        for base in (target.queue_url, target.url):
+            try:
+                is_ours = origin_of(url) == origin_of(base)
+            except ValueError:  # a port that is none
+                continue
+            if is_ours:
+                own, given = urlsplit(base), urlsplit(url)
+                return urlunsplit((own.scheme, own.netloc, given.path, given.query, ""))
+    return None
 
 
 def _quoted(path: str) -> str:

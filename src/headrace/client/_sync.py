@@ -38,12 +38,13 @@ from headrace.client._request import (
     refuse_options,
 )
 from headrace.client._resume import attached, begun
+from headrace.client._sync_files import FileCalls
 from headrace.client._sync_queue import QueueCalls
 from headrace.client._sync_stream import Stream
 from headrace.client._urllib3 import Exchange, new_pool
 
 
-class Client(QueueCalls):
+class Client(QueueCalls, FileCalls):
     """Calls the endpoints of one server. Safe among threads; make one and keep it.
 
     - `url`: the server's address; by default HEADRACE_URL, FAL_RUN_HOST (https), `http://127.0.0.1:8080`

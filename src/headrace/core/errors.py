@@ -44,6 +44,7 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "forbidden": ErrorType(403, _CALLER, False, "The key or the page's origin may not do this."),
     "not_found": ErrorType(404, _CALLER, False, "No such app, endpoint, view, request or file."),
     "request_not_found": ErrorType(404, _CALLER, False, "No such queued request of this key, or not any more."),
+    "upload_not_found": ErrorType(404, _CALLER, False, "No such unfinished upload, or not any more: begin again."),
     "still_in_progress": ErrorType(400, _CALLER, True, "The result is not there yet."),
     "method_not_allowed": ErrorType(405, _CALLER, False, "The path exists; `Allow` names its methods."),
     "payload_too_large": ErrorType(413, _CALLER, False, "The body is over the limit that the message names."),

@@ -132,6 +132,16 @@ class Limits:
     #: Seconds to fetch what a URL in an input leads to, redirects and the whole body included.
     file_fetch_timeout_s: float = 60.0
 
+    # --- uploads ----------------------------------------------------------------------------------------
+    #: Uploads of one key that may be unfinished; the next gets 429.
+    uploads_max: int = 256
+    #: Bytes of all uploads that are no file yet, parts and what is coming in; one key may have half of them.
+    uploads_bytes_max: int = 4 * 1024 * 1024 * 1024
+    #: Parts of one file. S3's own bound, so that clients made for it fit.
+    upload_parts_max: int = 10_000
+    #: Seconds an upload may stay unfinished without a byte; then its address takes no more, and its parts go.
+    upload_idle_s: float = 3_600.0
+
     # --- the link to a runner ---------------------------------------------------------------------------
     #: Bytes of payload in one frame; anything larger travels in pieces.
     frame_bytes_max: int = 64 * 1024
@@ -175,6 +185,8 @@ class Limits:
         needed = weight_of(largest + self.headers_bytes_max, self.frame_bytes_max)
         if self.message_bytes_max < needed:
             raise ValueError(f"message_bytes_max: a body or a result must fit; set at least {needed}")
+        if self.uploads_bytes_max < 2 * self.file_bytes_max:
+            raise ValueError(f"uploads_bytes_max: a file must fit twice; set at least {2 * self.file_bytes_max}")
 
     @property
     def ahead_bytes_max(self) -> int:

@@ -49,6 +49,7 @@ class NewFile:
     content_type: str  # as somebody said it
     name: str | None = None  # as somebody said it
     lifetime_s: float | None = None  # at most what the node allows; None: that
+    id: FileId | None = None  # where its address was told before it was there; None: a new one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,14 @@ class StoredFile:
             created_at=created_at,
             expires_at=expires_at,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part of a file that is still on its way."""
+
+    size: int  # bytes
+    etag: str  # SHA-256 of its bytes
 
 
 def is_id(text: str) -> bool:

@@ -4,6 +4,7 @@
     ids/ab/abcd….json    its card (`core.stored_file`); without one there is no such file
     blobs/12/1234…       bytes by their SHA-256
     new/…                what is being written
+    parts/…              parts of files that are still on their way, by upload (`store.blobs`)
 
 The links are the count of who uses a blob: the kernel keeps it, and no two processes can disagree about it. A file
 appears with its card, by a rename, whole or not at all. Where a file system has no hard links, every id has bytes
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from headrace.core.media import clean_type
-from headrace.core.stored_file import CARD_BYTES_MAX, FileId, NewFile, StoredFile, is_id, name_for
+from headrace.core.stored_file import CARD_BYTES_MAX, FileId, NewFile, StoredFile, StoredPart, is_id, name_for
 
 #: What a file system says that has no hard links, or no more for this blob (ext4 has 65,000).
 _NO_LINK: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.EACCES})
@@ -182,11 +183,8 @@ class Incoming:
         self._descriptor = -1
         with translated():
             new_folder = folder.made(folder.root / "new")
-            # Whatever else lives on this disk, the queue above all, needs room too.
-            disk = os.statvfs(new_folder)
-            if disk.f_bavail * disk.f_frsize < folder.bounds.spare_bytes:
-                raise OSError(errno.ENOSPC, f"less than {folder.bounds.spare_bytes} bytes are free")
             self._temporary = new_folder / secrets.token_hex(16)
+            self._leave_room()
             self._descriptor = os.open(self._temporary, _WRITE_NEW, 0o600)
 
     def write(self, piece: bytes) -> None:
@@ -196,6 +194,7 @@ class Incoming:
             raise FileTooLarge(self._bytes_max)
         self._hash.update(piece)
         with self._lock, translated():
+            self._leave_room()
             view = memoryview(piece)
             while view:
                 view = view[os.write(self._descriptor, view) :]
@@ -206,7 +205,7 @@ class Incoming:
         keep_s = self._folder.bounds.keep_s
         lifetime_s = keep_s if self._new.lifetime_s is None else min(self._new.lifetime_s, keep_s)
         file = StoredFile(
-            id=FileId(secrets.token_hex(16)),
+            id=self._new.id or FileId(secrets.token_hex(16)),
             digest=self._hash.hexdigest(),
             content_type=content_type,
             name=name_for(self._new.name, content_type),
@@ -220,9 +219,28 @@ class Incoming:
             self._put_in_place(file, durably=durably)
         return file
 
+    def move(self, path: Path) -> StoredPart:
+        """Let a part of a file go to `path`, in the place of whatever is there. Raises `FilesUnavailable`.
+
+        It need not outlive a power loss: the file that it becomes a part of does.
+        """
+        with self._lock, translated():
+            self._folder.made(path.parent)
+            self._temporary.replace(path)
+        return StoredPart(self._size, self._hash.hexdigest())
+
+    def _leave_room(self) -> None:
+        """Raise `OSError` where the disk is all but full: what else lives on it, the queue above all, needs it."""
+        disk = os.statvfs(self._temporary.parent)
+        spare_bytes = self._folder.bounds.spare_bytes
+        if disk.f_bavail * disk.f_frsize < spare_bytes:
+            raise OSError(errno.ENOSPC, f"less than {spare_bytes} bytes are free")
+
     def _put_in_place(self, file: StoredFile, *, durably: bool) -> None:
         data = self._folder.path_of(file.id)
         self._folder.made(data.parent)
+        if os.path.lexists(data):  # its id was chosen before, and an earlier try came through after all
+            raise FileExistsError(errno.EEXIST, "there is a file with this id already")
         card = self._folder.root / "new" / secrets.token_hex(16)
         try:
             self._link(self._folder.blob_of(file.digest), data)

@@ -15,7 +15,7 @@ from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
 from headrace.core.spec import AppSpec
 from headrace.core.stored_file import PATH as FILES
-from headrace.gateway import llms, ops, proxy, requests, static_files, tokens, webhooks
+from headrace.gateway import llms, ops, proxy, requests, static_files, tokens, uploads, webhooks
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.answers import (
     Receive,
@@ -37,6 +37,7 @@ from headrace.gateway.queue import QueueView, store_faults_told
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
 from headrace.gateway.tokens import ReadingTokens
+from headrace.gateway.uploads import UploadView
 from headrace.gateway.webhooks import WebhookView
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.meters import Meters
@@ -61,6 +62,7 @@ class Rooms:
     queue: QueueView
     webhooks: WebhookView
     files: FileView
+    uploads: UploadView
     tokens: ReadingTokens
     jwks: bytes  # the key that our webhooks are signed with, for whoever receives one
     meters: Meters
@@ -96,10 +98,7 @@ class Gateway:
                 await self._answer(call)
         except RequestError as error:
             error.__traceback__ = None  # a request keeps its error, and these frames would keep the connection
-            if error.status in {408, 413}:  # a body that stalls, or is too large, is not waited for
-                call.outlet.answer_and_leave(error_answer(error, call.id))
-            else:
-                call.answer(error_answer(error, call.id))
+            call.refuse(error)
         except ClientLeft:
             pass
         except Exception:  # the last line: a fault of ours costs this request alone, and says its id
@@ -125,7 +124,12 @@ class Gateway:
             call.allow("GET", "HEAD")
             call.answer(json_answer(200, self._rooms.jwks, call.id))
             return
-        if path.startswith(FILES):  # whoever has a file's address may read it
+        call.is_file_coming = uploads.brings_file(call.method, path)
+        if uploads.is_signed(path):  # whoever has the address may send the file
+            with store_faults_told():
+                await self._rooms.uploads.answer_signed(call)
+            return
+        if path.startswith(FILES) and not uploads.is_upload(call.method, path):  # and may read it at its own
             await self._rooms.files.answer(call)
             return
         if path == proxy.PATH:
@@ -140,6 +144,9 @@ class Gateway:
                 await self._rooms.webhooks.answer(call)
         elif path.startswith("/queue/"):
             await self._queued(call)
+        elif uploads.is_upload(call.method, path):
+            with store_faults_told():
+                await self._rooms.uploads.answer(call)
         elif path == "/metrics":
             call.allow("GET", "HEAD")
             call.answer(text_answer(*self._rooms.meters.text(), call.id))
@@ -152,8 +159,10 @@ class Gateway:
             await self._view(call)
 
     def _owner_of(self, call: Call) -> KeyId | None:
-        """Return whose call it is, by its key; to watch a request, a token for that very request will do."""
+        """Return whose call it is, by its key; to watch a request or to send a file, a token for that will do."""
         authenticator = self._door.authenticator
+        if call.path.startswith(FILES):
+            return self._rooms.uploads.owner(call, authenticator)
         token = None if authenticator.is_open else tokens.token_of(call)
         if token is not None and not call.path.startswith("/queue/"):
             asked = requests.asked_of(call.path, self._catalog.routes)

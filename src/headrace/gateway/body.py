@@ -1,21 +1,22 @@
 """The body of a request: read within its bounds and deadline, and JSON of a shape that can go further.
 
 What the JSON means is the app's to say: the runner validates it. Here it must be an object, not too deep for
-whatever parses it next, and said to be JSON.
+whatever parses it next, and said to be JSON. The body of a file is passed on as it comes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import AsyncIterator, Mapping, MutableMapping
+from typing import Any, Final
 
 import orjson
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
 from headrace.core.memory import Budget
+from headrace.core.uploads import too_large
 from headrace.gateway.answers import Receive
 
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -67,14 +68,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits
     pieces: list[bytes] = []
     size = 0
     while True:
-        try:
-            async with asyncio.timeout(limits.body_timeout_s):
-                message = await receive()
-        except TimeoutError:
-            message_text = f"No byte of the body came within {limits.body_timeout_s:g} s."
-            raise RequestError("bad_request", message_text, status=408) from None
-        if message["type"] == "http.disconnect":
-            raise ClientLeft
+        message = await _next_message(receive, limits)
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > limit:
@@ -84,15 +78,48 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits
             return b"".join(pieces)
 
 
+async def arriving(receive: Receive, headers: Mapping[str, str], limits: Limits) -> AsyncIterator[bytes]:
+    """Yield the body of a file as it comes; none of it is kept.
+
+    Raises `RequestError` (413, 400 when it stalls, 415 when it is compressed) or `ClientLeft`.
+    """
+    _refuse_compression(headers)
+    length = headers.get("content-length", "0")
+    size = int(length) if length.isdecimal() else 0
+    if size > limits.file_bytes_max:
+        raise too_large(limits.file_bytes_max)
+    size, more = 0, True
+    while more:
+        message = await _next_message(receive, limits)
+        more = message.get("more_body", False)
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limits.file_bytes_max:
+            raise too_large(limits.file_bytes_max)
+        if piece:
+            yield piece
+
+
+async def _next_message(receive: Receive, limits: Limits) -> MutableMapping[str, Any]:
+    """Return the next piece of a body as ASGI has it. Raises `RequestError` (408) or `ClientLeft`."""
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            message = await receive()
+    except TimeoutError:
+        message_text = f"No byte of the body came within {limits.body_timeout_s:g} s."
+        raise RequestError("bad_request", message_text, status=408) from None
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    return message
+
+
 def _too_large(limit: int) -> RequestError:
     return RequestError("payload_too_large", f"A body may have {limit} bytes; send files as uploads or URLs.")
 
 
 def check_media_type(headers: Mapping[str, str], body: bytes) -> None:
     """Refuse a body that is compressed or does not say that it is JSON (415)."""
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise RequestError("unsupported_media_type", f"Content-Encoding {encoding!r} is not taken; send it plain.")
+    _refuse_compression(headers)
     if not body:
         return
     media_type = headers.get("content-type", "").split(";")[0].strip().lower()
@@ -101,6 +128,12 @@ def check_media_type(headers: Mapping[str, str], body: bytes) -> None:
             "unsupported_media_type",
             f"The body must be JSON and say so: send 'Content-Type: application/json', not {media_type!r}.",
         )
+
+
+def _refuse_compression(headers: Mapping[str, str]) -> None:
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise RequestError("unsupported_media_type", f"Content-Encoding {encoding!r} is not taken; send it plain.")
 
 
 def check_object(body: bytes, limits: Limits) -> bytes:

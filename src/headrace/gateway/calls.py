@@ -10,7 +10,7 @@ from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.request import RequestId
 from headrace.core.routes import Route, View
-from headrace.gateway.answers import Answer, Headers, Receive, Scope
+from headrace.gateway.answers import Answer, Headers, Receive, Scope, error_answer
 from headrace.gateway.body import ClientLeft, HeldBytes, check_media_type, check_object, read_body
 from headrace.gateway.outlet import OUTLET, Outlet
 from headrace.gateway.resends import Resends, Sent
@@ -30,6 +30,7 @@ class Call:
     extra: Headers  # what every answer to this call carries beside its own headers
     base_url: str = ""  # this server as the caller knows it, without a slash at its end
     owner: KeyId | None = None  # whose key it came with
+    is_file_coming: bool = False  # whether its body is a file
     sent: Sent | None = None  # what it is known by when it is sent again, if its request outlives its caller
 
     @property
@@ -52,6 +53,14 @@ class Call:
         """Write a whole answer."""
         status, headers, body = answer
         self.outlet.answer((status, [*headers, *self.extra], body))
+
+    def refuse(self, error: RequestError) -> None:
+        """Answer with a failure; a body that stalls, is too large, or is a file's, is not waited for."""
+        status, headers, body = error_answer(error, self.id)
+        if error.status in {408, 413} or (self.is_file_coming and self.outlet.is_body_coming):
+            self.outlet.answer_and_leave((status, [*headers, *self.extra], body))
+        else:
+            self.answer((status, headers, body))
 
 
 async def open_request(

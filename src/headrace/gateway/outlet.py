@@ -94,6 +94,11 @@ class Outlet:
         return self._cycle.response_complete
 
     @property
+    def is_body_coming(self) -> bool:
+        """Whether the client has not sent its whole request yet."""
+        return self._cycle.more_body
+
+    @property
     def is_paused(self) -> bool:
         """Whether more than the transport's high-water mark (64 KiB) waits to be sent."""
         return self._connection.flow.write_paused

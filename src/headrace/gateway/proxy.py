@@ -17,15 +17,16 @@ PATH: Final = "/fal/proxy"
 TARGET: Final = "x-fal-target-url"
 
 #: The host of a target, and what stands in front of its path on this server.
-_PREFIXES: Final[Mapping[str, str]] = {"fal.run": "", "queue.fal.run": "/queue"}
+_PREFIXES: Final[Mapping[str, str]] = {"fal.run": "", "queue.fal.run": "/queue", "rest.fal.ai": ""}
 
 
 def path_for(host: str, path: str) -> str:
     """Return the path on this server of a request to `host`, its Host header: `queue.` names bring a prefix.
 
-    Not to a file, whose address is on the host that its request came to.
+    Not to a file, whose address is on the host that its request came to, nor to one that is sent.
     """
-    return "/queue" + path if is_queue_host(host) and not path.startswith(FILES) else path
+    is_files = path.startswith((FILES, "/storage/"))
+    return "/queue" + path if is_queue_host(host) and not is_files else path
 
 
 def is_queue_host(host: str) -> bool:

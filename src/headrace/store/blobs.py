@@ -1,5 +1,8 @@
 """The node's side of DATA_DIR/files: nothing of it on the event loop, what is too old or too much swept away.
 
+    BlobStore     the files
+    PartFolder    parts of those that are still on their way
+
 What lies in the folder, and how, is `headrace.files`'; runners write there, too.
 """
 
@@ -8,15 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from headrace.core.limits import Limits
-from headrace.core.stored_file import NewFile, StoredFile
+from headrace.core.media import BYTES
+from headrace.core.stored_file import NewFile, StoredFile, StoredPart
 from headrace.files import folder as folder_
 from headrace.files.folder import FileBounds, FileFolder, FilesUnavailable, Incoming
 from headrace.files.sweep import Swept, sweep
@@ -54,13 +60,20 @@ class BlobStore:
         self._places = threading.BoundedSemaphore(JOBS_MAX)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="files")
         self._ending = threading.Event()
+        self.parts = PartFolder(self)
 
     async def put(
         self, pieces: AsyncIterator[bytes], new: NewFile, *, now: float, bytes_max: int | None = None
     ) -> StoredFile:
         """See `FileStore.put`."""
         most = self._limits.file_bytes_max if bytes_max is None else bytes_max
-        incoming = await self._do(lambda: self.folder.taking(new, most))
+        return await self.take(pieces, new, most, lambda incoming: incoming.keep(now=now, durably=True))
+
+    async def take(
+        self, pieces: AsyncIterator[bytes], new: NewFile, most: int, keep: Callable[[Incoming], T]
+    ) -> T:
+        """Take in what `pieces` yields, up to `most` bytes, and do with it in the end what `keep` does."""
+        incoming = await self.do(lambda: self.folder.taking(new, most))
         try:
             gathered: list[bytes] = []
             size = 0
@@ -71,32 +84,32 @@ class BlobStore:
                     await self._write(incoming, gathered)
                     gathered, size = [], 0
             await self._write(incoming, gathered)
-            return await self._do(lambda: incoming.keep(now=now, durably=True))
+            return await self.do(lambda: keep(incoming))
         finally:
             with contextlib.suppress(RuntimeError):  # the store is closed: its own end closes the file
                 self._threads.submit(incoming.close)  # it waits for a step that nobody waits for any more
 
     async def _write(self, incoming: Incoming, gathered: list[bytes]) -> None:
-        await self._do(lambda: incoming.write(b"".join(gathered)))
+        await self.do(lambda: incoming.write(b"".join(gathered)))
 
     async def find(self, id_: str, *, now: float) -> StoredFile | None:
         """See `FileStore.find`."""
-        return await self._do(lambda: self.folder.find(id_, now=now))
+        return await self.do(lambda: self.folder.find(id_, now=now))
 
     async def open(self, id_: str, *, now: float) -> OpenBlob | None:
         """See `FileStore.open`."""
-        opened = await self._do(lambda: self.folder.open(id_, now=now))
+        opened = await self.do(lambda: self.folder.open(id_, now=now))
         return OpenBlob(opened, self) if opened is not None else None
 
     async def remove(self, id_: str) -> bool:
         """See `FileStore.remove`."""
-        return await self._do(lambda: self.folder.remove(id_))
+        return await self.do(lambda: self.folder.remove(id_))
 
     async def run(self) -> None:
         """Sweep now and then, until cancelled."""
         while True:
             try:
-                self.swept = await self._do(self._sweep, timeout_s=None)
+                self.swept = await self.do(self._sweep, timeout_s=None)
             except (StoreUnavailable, StoreBusy) as fault:
                 _log.warning("old files were not swept away: %s", fault)
             if self.swept.crowded_out:
@@ -118,7 +131,7 @@ class BlobStore:
         self._ending.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _do(self, job: Callable[[], T], timeout_s: float | None = ANSWER_TIMEOUT_S) -> T:
+    async def do(self, job: Callable[[], T], timeout_s: float | None = ANSWER_TIMEOUT_S) -> T:
         """Do a step in a thread. Raises `StoreBusy`, `StoreUnavailable` and `FileTooLarge`."""
         if not self._places.acquire(blocking=False):
             raise StoreBusy(f"{JOBS_MAX} steps wait for the disk already")
@@ -155,7 +168,7 @@ class OpenBlob:
     async def read(self, start: int, count: int) -> bytes:
         """See `OpenFile.read`."""
         opened = self._opened
-        piece = await self._store._do(lambda: opened.read(start, count))  # noqa: SLF001 - two halves of one
+        piece = await self._store.do(lambda: opened.read(start, count))
         if len(piece) != min(count, self.file.size - start):
             raise StoreUnavailable("files: a file has become shorter")
         return piece
@@ -163,3 +176,51 @@ class OpenBlob:
     def close(self) -> None:
         """See `OpenFile.close`."""
         self._opened.close()
+
+
+class PartFolder:
+    """Parts of files that are still on their way, in DATA_DIR/files/parts/<upload>/<number>.
+
+    Which uploads there are, the gateway knows. A node that starts again has none, so the folder begins empty.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        """Raise `FilesUnavailable` when what an earlier node left cannot be removed."""
+        self._blobs = blobs
+        self._root = blobs.folder.root / "parts"
+        _remove(self._root)
+
+    async def put(self, upload: str, number: int, pieces: AsyncIterator[bytes]) -> StoredPart:
+        """See `PartStore.put`."""
+        path = self._path_of(upload, number)
+        new, most = NewFile(content_type=BYTES), self._blobs.folder.bounds.file_bytes_max
+        return await self._blobs.take(pieces, new, most, lambda incoming: incoming.move(path))
+
+    async def read(self, upload: str, numbers: Sequence[int]) -> AsyncIterator[bytes]:
+        """See `PartStore.read`."""
+        for number in numbers:
+            path, at = self._path_of(upload, number), 0
+            while piece := await self._blobs.do(partial(_read, path, at)):
+                yield piece
+                at += len(piece)
+
+    async def drop(self, upload: str) -> None:
+        """See `PartStore.drop`."""
+        await self._blobs.do(lambda: _remove(self._root / upload))
+
+    def _path_of(self, upload: str, number: int) -> Path:
+        return self._root / upload / str(number)
+
+
+def _read(path: Path, at: int) -> bytes:
+    with folder_.translated(), path.open("rb") as file:
+        file.seek(at)
+        return file.read(WRITE_BYTES)
+
+
+def _remove(folder: Path) -> None:
+    with folder_.translated():
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return

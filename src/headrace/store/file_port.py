@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from headrace.core.stored_file import NewFile, StoredFile
+from headrace.core.stored_file import NewFile, StoredFile, StoredPart
 from headrace.store.port import StoreRefusal
 
 
@@ -61,4 +61,23 @@ class FileStore(Protocol):
 
     async def remove(self, id_: str) -> bool:
         """Let go of a file before its time; False when there is none."""
+        ...
+
+
+class PartStore(Protocol):
+    """Parts of files that are still on their way. Nothing here blocks; it raises what `FileStore` raises.
+
+    A node that starts again has none of them.
+    """
+
+    async def put(self, upload: str, number: int, pieces: AsyncIterator[bytes]) -> StoredPart:
+        """Keep a part, in the place of an earlier one with its number. As with a file, whole or not at all."""
+        ...
+
+    def read(self, upload: str, numbers: Sequence[int]) -> AsyncIterator[bytes]:
+        """Yield the bytes of these parts, one part after another."""
+        ...
+
+    async def drop(self, upload: str) -> None:
+        """Let go of all parts of an upload."""
         ...

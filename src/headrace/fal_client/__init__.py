@@ -1,10 +1,10 @@
-"""fal-client's names for run, stream and the queue, over this SDK: `from headrace import fal_client`.
+"""fal-client's names for run, stream, the queue and files, over this SDK: `from headrace import fal_client`.
 
 The signatures are those of fal-client 1.0.3. What differs is what it did wrong or could not say: a failed stream
 raises a `FalClientError` and not an error of some HTTP library, an error event is raised and not yielded, plain
 http works, a key may be absent, no run is sent twice (fal's tries up to ten times), and a submit that is sent
 again carries an `Idempotency-Key`. A queued request is followed as there: the status is asked for at each
-interval, and has all log lines so far.
+interval, and has all log lines so far. Files go to the same server, whatever repository is named.
 
 The server and the key are looked up at the first call, as `headrace.client.credentials` says.
 """
@@ -17,13 +17,24 @@ from typing import Any, ClassVar, cast
 
 from headrace.client._async import AsyncClient as _AsyncClient
 from headrace.client._async_queue import AsyncRequestHandle as _AsyncRequestHandle
+from headrace.client._content import encode_file, encode_image
 from headrace.client._queue import INTERVAL_S as _INTERVAL_S
 from headrace.client._queue import Completed, InProgress, Queued, Status
 from headrace.client._queue import Priority as _Priority
 from headrace.client._queue import with_options as _with_options
+from headrace.client._storage import (
+    ObjectExpiration,
+    StorageACL,
+    StorageACLDecision,
+    StorageACLRule,
+    StorageSettings,
+    encode,
+)
 from headrace.client._sync import Client as _Client
 from headrace.client._sync_queue import SyncRequestHandle as _SyncRequestHandle
 from headrace.client.errors import APIError, HeadraceError, Timeout
+from headrace.fal_client._files import AsyncFileCalls as _AsyncFileCalls
+from headrace.fal_client._files import FileCalls as _FileCalls
 
 __all__ = [
     "AsyncClient",
@@ -33,14 +44,22 @@ __all__ = [
     "FalClientHTTPError",
     "FalClientTimeoutError",
     "InProgress",
+    "ObjectExpiration",
     "Queued",
     "Status",
+    "StorageACL",
+    "StorageACLDecision",
+    "StorageACLRule",
+    "StorageSettings",
     "SyncClient",
     "SyncRequestHandle",
     "__version__",
     "async_client",
     "cancel",
     "cancel_async",
+    "encode",
+    "encode_file",
+    "encode_image",
     "result",
     "result_async",
     "run",
@@ -54,6 +73,12 @@ __all__ = [
     "subscribe",
     "subscribe_async",
     "sync_client",
+    "upload",
+    "upload_async",
+    "upload_file",
+    "upload_file_async",
+    "upload_image",
+    "upload_image_async",
     "version_tuple",
 ]
 
@@ -93,7 +118,7 @@ class _AsyncPolling(_AsyncClient):
     _handle_class: ClassVar[type[_AsyncRequestHandle]] = AsyncRequestHandle
 
 
-class SyncClient:
+class SyncClient(_FileCalls):
     """fal-client's `SyncClient`; `headrace.Client` can do more.
 
     `key` and `default_timeout` mean what they mean there: the latter, in seconds without a byte, is for the calls
@@ -223,7 +248,7 @@ class SyncClient:
         self._client.cancel(application, request_id)
 
 
-class AsyncClient:
+class AsyncClient(_AsyncFileCalls):
     """fal-client's `AsyncClient`; `headrace.AsyncClient` can do more. The arguments are `SyncClient`'s."""
 
     def __init__(self, key: str | None = None, default_timeout: float = 120.0) -> None:
@@ -352,6 +377,9 @@ subscribe = sync_client.subscribe
 status = sync_client.status
 result = sync_client.result
 cancel = sync_client.cancel
+upload = sync_client.upload
+upload_file = sync_client.upload_file
+upload_image = sync_client.upload_image
 
 async_client = AsyncClient()
 run_async = async_client.run
@@ -361,3 +389,6 @@ subscribe_async = async_client.subscribe
 status_async = async_client.status
 result_async = async_client.result
 cancel_async = async_client.cancel
+upload_async = async_client.upload
+upload_file_async = async_client.upload_file
+upload_image_async = async_client.upload_image
