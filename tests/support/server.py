@@ -23,6 +23,9 @@ ZOO = ROOT / "tests" / "support" / "zoo.py"
 #: Seconds after which a wait in a test has failed. Generous: machines are shared.
 PATIENCE_S = 30.0
 
+#: Seconds a server may take to start: two interpreters with all their imports, on a machine that is busy with others.
+STARTING_S = 120.0
+
 
 def eventually(is_true: Callable[[], object], what: str, *, seconds: float = PATIENCE_S) -> None:
     """Wait until `is_true()` holds, or fail saying what was waited for."""
@@ -231,7 +234,7 @@ def running_server(
     try:
         server.port = _announced_port(server)
         if until_ready:
-            eventually(server.is_ready, f"ready; the log says:\n{server.log}")
+            eventually(server.is_ready, f"ready; the log says:\n{server.log}", seconds=STARTING_S)
         yield server
     except BaseException:
         print(server.log[-8_000:], file=sys.stderr)
@@ -246,7 +249,7 @@ def _announced_port(server: Server) -> int:
             raise AssertionError(f"the server left with {server.process.returncode}:\n{server.log}")
         return re.search(r"serves on http://[^ ]*:(\d+)", server.log)
 
-    eventually(found, "the server says where it listens")
+    eventually(found, "the server says where it listens", seconds=STARTING_S)
     match = found()
     assert match is not None
     return int(match[1])
