@@ -13,7 +13,7 @@ from headrace.core import request
 from headrace.core.frames import FrameReader
 from headrace.core.replay import Replay
 from headrace.core.request import Move, State
-from headrace.core.scheduler import Restarts, Room, assign
+from headrace.core.scheduler import Restarts
 from headrace.gateway.events import EventWriter
 from headrace.supervisor import pool, streams
 from headrace.supervisor.deadlines import Deadlines
@@ -49,11 +49,11 @@ def _lost_done() -> Plant:
 
 def _slot_given_twice() -> Plant:
     rooms = Pool._rooms
-    return Pool, "_rooms", lambda pool: [Room(room.runner, room.free + 1) for room in rooms(pool)]
+    return Pool, "_rooms", lambda pool: [free + 1 for free in rooms(pool)]
 
 
 def _slot_forgotten() -> Plant:
-    return pool, "assign", lambda waiting, rooms: assign(waiting, rooms)[:-1]
+    return pool, "emptiest", _nothing
 
 
 def _event_dropped() -> Plant:

@@ -13,6 +13,7 @@ from headrace.gateway.answers import Receive, Scope, error_answer, value_answer
 from headrace.gateway.attach import last_seen, watch
 from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
+from headrace.gateway.outlet import OUTLET
 from headrace.gateway.resends import Resends
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
@@ -34,7 +35,8 @@ class Views:
     async def __call__(self, scope: Scope, receive: Receive) -> None:
         """Answer one call. Whatever is raised is a fault of Headrace's own."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        call = Call(self._dispatcher.new_id(), headers, scope, receive, path=scope["path"], extra=[])
+        outlet = scope["extensions"].pop(OUTLET)
+        call = Call(self._dispatcher.new_id(), headers, scope, receive, outlet, path=scope["path"], extra=[])
         try:
             await self._answer(call)
         except RequestError as error:

@@ -1,41 +1,38 @@
-"""Which waiting request gets which runner's slot."""
+"""Which runner gets the next request, and when the next one is started."""
 
 import random
 
-from headrace.core.scheduler import Restarts, Room, assign, backoff_s, runners_wanted
+from headrace.core.scheduler import Restarts, backoff_s, emptiest, runners_wanted
 
 
-def test_nobody_waits_while_there_is_room_and_load_spreads():
-    assert assign(3, [Room(1, 2), Room(2, 2)]) == [1, 2, 1]
+def test_the_runner_with_the_most_room_is_taken():
+    assert emptiest([1, 4, 2]) == 1
 
 
-def test_the_runner_with_the_most_room_is_taken_first():
-    assert assign(1, [Room(1, 1), Room(2, 4)]) == [2]
-
-
-def test_no_slot_is_given_twice():
-    assert assign(10, [Room(1, 1), Room(2, 2)]) == [2, 1, 2]
+def test_ties_go_to_the_lower_number():
+    assert emptiest([0, 2, 2]) == 1
 
 
 def test_a_runner_without_room_gets_nothing():
-    assert assign(5, [Room(1, 0), Room(2, -1)]) == []
+    assert emptiest([0, -1]) is None
 
 
-def test_nothing_waits_nothing_is_assigned():
-    assert assign(0, [Room(1, 4)]) == []
+def test_where_there_is_no_runner_nobody_is_taken():
+    assert emptiest([]) is None
 
 
-def test_over_1000_random_situations_slots_are_respected_and_none_is_left_while_somebody_waits():
+def test_over_1000_random_situations_slots_are_respected_and_load_spreads():
     dice = random.Random(7)
     for _ in range(1_000):
-        rooms = [Room(number, dice.randrange(-1, 5)) for number in range(dice.randrange(5))]
-        waiting = dice.randrange(12)
+        before = [dice.randrange(-1, 5) for _ in range(dice.randrange(5))]
+        free = before.copy()
 
-        chosen = assign(waiting, rooms)
+        while (runner := emptiest(free)) is not None:
+            free[runner] -= 1
 
-        free = {room.runner: max(0, room.free) for room in rooms}
-        assert all(chosen.count(runner) <= free[runner] for runner in free)
-        assert len(chosen) == min(waiting, sum(free.values()))
+            assert free[runner] >= 0
+            assert free[runner] >= max(free) - 1
+        assert free == [min(slots, 0) for slots in before]
 
 
 def test_the_wait_after_failed_starts_doubles_up_to_its_bound():

@@ -22,7 +22,7 @@ class Replay:
     bounds it; beyond, `extend` raises `Overrun`.
     """
 
-    __slots__ = ("_ahead_max", "_bytes_max", "_events_max", "_texts", "cost", "first", "kept", "pace")
+    __slots__ = ("_ahead_max", "_bytes_max", "_events_max", "_texts", "cost", "end", "first", "kept", "pace")
 
     def __init__(self, *, bytes_max: int, events_max: int, ahead_max: int, first: int = 0) -> None:
         self._bytes_max = bytes_max
@@ -30,14 +30,10 @@ class Replay:
         self._events_max = events_max
         self._texts: list[bytes] = []
         self.first = first  # the number of the oldest event still here
+        self.end = first  # the number that the next event will get: a position behind everything
         self.cost = 0  # of all events ever appended: what credit is counted against
         self.kept = 0  # of the events still here
         self.pace: int | None = None  # the pacing reader's position; None when nobody sets the pace
-
-    @property
-    def end(self) -> int:
-        """The number the next event will get: a position behind everything."""
-        return self.first + len(self._texts)
 
     @property
     def last(self) -> bytes | None:
@@ -48,6 +44,7 @@ class Replay:
         """Add the events of one batch of frames. The hot path: one sum for all of them. Raises `Overrun`."""
         cost = cost_of(texts)
         self._texts += texts
+        self.end += len(texts)
         self.cost += cost
         self.kept += cost
         if self.kept > self._bytes_max or len(self._texts) > self._events_max:

@@ -21,6 +21,8 @@ RequestId = NewType("RequestId", str)
 class State(enum.Enum):
     """Where a request is."""
 
+    __hash__ = object.__hash__  # in C: an enum's own costs more than the look-up that it is for
+
     QUEUED = "queued"  # waits for a slot
     RUNNING = "running"  # a runner works on it
     CANCELLING = "cancelling"  # told to stop; its slot is not free yet
@@ -31,6 +33,8 @@ class State(enum.Enum):
 
 class Move(enum.Enum):
     """What can happen to a request."""
+
+    __hash__ = object.__hash__
 
     START = "start"  # a slot was found
     FINISH = "finish"  # the runner said DONE

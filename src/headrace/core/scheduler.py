@@ -1,8 +1,8 @@
-"""Which waiting request gets which runner's slot, how many runners an app wants, and when a dead one is replaced.
+"""Which runner gets the next request, how many runners an app wants, and when a dead one is replaced.
 
 Decisions over plain values, made again at every change: the supervisor asks after each arrival, ending, READY and
-death, and performs what is answered. First come, first served; among runners with room the one with the most free
-slots, so that load spreads; retired ones get nothing.
+death, and performs what is answered. Among runners with room it is the one with the most free slots, so that load
+spreads; retired ones get nothing.
 """
 
 from __future__ import annotations
@@ -12,28 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """A runner as the scheduler sees it."""
+def emptiest(free: Sequence[int]) -> int | None:
+    """Return the number of the runner with the most free slots, None if there is none.
 
-    runner: int  # its number in the pool
-    free: int  # free slots; 0 unless it is ready and not retired
-
-
-def assign(waiting: int, rooms: Sequence[Room]) -> list[int]:
-    """Return the runners for the first of `waiting` requests, in their order; shorter when slots run out.
-
-    Ties go to the lower number, so that the same situation is always decided alike.
+    `free` has the free slots of each, 0 unless it is ready and not retired. Ties go to the lower number, so that
+    the same situation is always decided alike.
     """
-    free = {room.runner: room.free for room in rooms if room.free > 0}
-    chosen: list[int] = []
-    while free and len(chosen) < waiting:
-        runner = max(free, key=lambda number: (free[number], -number))
-        chosen.append(runner)
-        free[runner] -= 1
-        if not free[runner]:
-            del free[runner]
-    return chosen
+    most = max(free, default=0)
+    return free.index(most) if most > 0 else None
 
 
 def runners_wanted(requests: int, *, slots: int, least: int, most: int) -> int:

@@ -33,6 +33,7 @@ from headrace.gateway.calls import Call
 from headrace.gateway.files import FileView
 from headrace.gateway.openapi import openapi
 from headrace.gateway.origins import Origins, is_preflight, preflight
+from headrace.gateway.outlet import OUTLET
 from headrace.gateway.queue import QueueView, store_faults_told
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
@@ -85,13 +86,18 @@ class Gateway:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path = proxy.path_for(headers.get("host", ""), scope["path"])
         own_url = self._door.addresses.own(scope, headers)
-        call = Call(self._dispatcher.new_id(), headers, scope, receive, path=path, extra=[], base_url=own_url)
-        await call.outlet.catch_up(self._limits)
+        # Taken out of the scope, which it holds: a circle would be left to the garbage collector.
+        outlet = scope["extensions"].pop(OUTLET)
+        call = Call(
+            self._dispatcher.new_id(), headers, scope, receive, outlet, path=path, extra=[], base_url=own_url
+        )
+        await outlet.catch_up(self._limits)
         try:
             if (file := static_files.PUBLIC.get(path)) is not None:
                 static_files.answer(file, call)
                 return
-            call.extra.extend(self._door.origins.judge(headers, own_url))
+            if "origin" in headers:
+                call.extra.extend(self._door.origins.judge(headers, own_url))
             if is_preflight(call.method, headers):
                 call.answer((204, [*preflight(headers), request_id_header(call.id)], b""))
             else:

@@ -12,7 +12,7 @@ from headrace.core.request import RequestId
 from headrace.core.routes import Route, View
 from headrace.gateway.answers import Answer, Headers, Receive, Scope, error_answer
 from headrace.gateway.body import ClientLeft, HeldBytes, check_media_type, check_object, read_body
-from headrace.gateway.outlet import OUTLET, Outlet
+from headrace.gateway.outlet import Outlet
 from headrace.gateway.resends import Resends, Sent
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.streams import LiveRequest
@@ -26,6 +26,7 @@ class Call:
     headers: dict[str, str]  # lower-case names; of a repeated header, the last
     scope: Scope
     receive: Receive
+    outlet: Outlet  # where the answer is written; tells also when the client leaves
     path: str  # percent-decoded, without the query; of a proxied call, its target's
     extra: Headers  # what every answer to this call carries beside its own headers
     base_url: str = ""  # this server as the caller knows it, without a slash at its end
@@ -37,12 +38,6 @@ class Call:
     def method(self) -> str:
         """The HTTP method."""
         return str(self.scope["method"])
-
-    @property
-    def outlet(self) -> Outlet:
-        """Where the answer is written; tells also when the client leaves."""
-        outlet: Outlet = self.scope["extensions"][OUTLET]
-        return outlet
 
     def allow(self, *methods: str) -> None:
         """Raise `RequestError` (405) for any other method."""

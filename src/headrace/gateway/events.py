@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 from time import monotonic
+from typing import Final
 
 from headrace.core.errors import RequestError
 from headrace.core.event_ids import Labels
@@ -27,6 +28,9 @@ _log = logging.getLogger(__name__)
 #: A comment, to keep proxies and clients from giving up on a silent model. It ends in ONE newline: a blank
 #: line here makes httpx-sse (and so fal_client) dispatch an empty event once any id has been seen.
 HEARTBEAT = b": ping\n"
+
+#: Hoisted: reading a member of an enum costs as much as writing its event.
+_COMPLETED: Final = State.COMPLETED
 
 #: Bytes of events (by cost) joined into one write before we look again whether the reader keeps up.
 _WRITE_BYTES = 64 * 1024
@@ -67,6 +71,27 @@ class EventWriter:
     event, or from outside) nothing is on the wire and `ended` may hold the error to answer with instead.
     """
 
+    __slots__ = (
+        "_extra",
+        "_fault",
+        "_hold_s",
+        "_is_first",
+        "_labels",
+        "_limits",
+        "_live",
+        "_loop",
+        "_meters",
+        "_outlet",
+        "_position",
+        "_replay",
+        "_silence",
+        "_stall",
+        "_taken",
+        "_written_at",
+        "ended",
+        "has_begun",
+    )
+
     def __init__(
         self,
         live: LiveRequest,
@@ -90,13 +115,14 @@ class EventWriter:
         self._outlet = outlet
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._attempt = live.attempt
+        self._replay = live.replay  # of the attempt that it reads
         self._position = position
         self._is_first = is_first
         self._taken = live.replay.cost - cost_of(live.replay.since(position))  # by cost, of what lies before
         self._fault: RequestError | None = None  # this reader's own, not the request's
-        self._written_at = 0.0
-        self._heartbeat: asyncio.TimerHandle | None = None
+        self._written_at = self._loop.time()  # or since when there is nothing to write
+        self._hold_s = 0.0
+        self._silence: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self.has_begun = False
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -104,55 +130,55 @@ class EventWriter:
         outlet.on_lost = self._resolve
 
     def begin(self) -> None:
-        """Send the headers; from now on silence is broken by heartbeats."""
+        """Send the headers."""
         if self.has_begun or self.ended.done():
             return
         self.has_begun = True
         self._outlet.start(200, [*stream_headers(self._live.id), *self._extra])
         self._written_at = self._loop.time()
-        self._heartbeat = self._loop.call_later(self._limits.heartbeat_s, self._beat)
 
     def wake(self) -> None:
         """Write what is new, unless the client is behind; then end, if the request is over."""
         if self.ended.done():
             return
         try:
-            if self._live.attempt != self._attempt:
+            if self._live.replay is not self._replay:
                 self._on_new_attempt()
-            if self.ended.done():
-                return
-            if self._position < self._live.replay.first:
-                self._was_passed()
-            elif self._live.replay.end > self._position:
+            elif self._replay.end > self._position:
                 self._write_events()
         except Exception:  # whoever wakes readers has others to wake; a fault in this one is its own
             _log.exception("request %s: a fault of Headrace's own while writing", self._live.id)
             self._outlet.abort()
             self._resolve()
             return
-        if self._live.is_over and self._live.replay.end == self._position:
+        if self._live.is_over and self._replay.end == self._position:
             self._resolve()
 
     def _write_events(self) -> None:
-        outlet, replay = self._outlet, self._live.replay
+        """Write what is new: the hot path, which most often finds one event and a reader that keeps up."""
+        outlet, replay, position = self._outlet, self._replay, self._position
+        if position < replay.first:
+            self._was_passed()
+            return
         if not self.has_begun:
             self.begin()
-        if not self._position and self._is_first:
+        if not position and self._is_first:
             self._meters.first_event(monotonic() - self._live.opened_at)
-        while self._position < replay.end and not outlet.is_paused:
-            texts = replay.since(self._position)
+        while position < replay.end and not outlet.is_paused:
+            texts = replay.since(position)
             cost = replay.cost - self._taken
             if cost > _WRITE_BYTES:
                 count = len(texts) * _WRITE_BYTES // cost  # by the average: a bound, not a promise
                 texts = texts[: max(1, count)]
                 cost = cost_of(texts)
-            self._taken += cost
-            self._position += len(texts)
-            is_last = self._position == replay.end and self._live.state is State.COMPLETED
             if self._labels is None:
-                outlet.write(b"data: %b\n\n" % b"\n\ndata: ".join(texts), is_last=is_last)
+                body = b"data: %b\n\n" % b"\n\ndata: ".join(texts)
             else:
-                outlet.write(self._labels.framed(self._position - len(texts), texts), is_last=is_last)
+                body = self._labels.framed(position, texts)
+            position += len(texts)
+            self._taken += cost
+            outlet.write(body, position == replay.end and self._live.state is _COMPLETED)
+        self._position = position
         self._written_at = self._loop.time()
         self._give_credit()
         if outlet.is_paused and self._stall is None:
@@ -164,9 +190,9 @@ class EventWriter:
         A reader with ids is told so by a marker; to one without, nothing but the end of its stream could tell.
         """
         had, labels = self._position, self._labels
-        self._attempt, self._position, self._taken = self._live.attempt, 0, 0
+        self._replay, self._position, self._taken = self._live.replay, 0, 0
         if labels is not None:
-            self._labels = Labels(self._live.id, self._attempt)
+            self._labels = Labels(self._live.id, self._live.attempt)
         if not had:
             return
         if labels is None:
@@ -175,7 +201,7 @@ class EventWriter:
             self._resolve()
             return
         # The marker has the last id of the old attempt: whoever comes back with that is told the same again.
-        self._outlet.write(labels.line(had - 1) + rollback_event(self._attempt))
+        self._outlet.write(labels.line(had - 1) + rollback_event(self._live.attempt))
 
     def _was_passed(self) -> None:
         """Stop at a gap: the log has given up events that this reader has not had."""
@@ -208,20 +234,40 @@ class EventWriter:
         # What waits in the transport is still ours: credit is for what the kernel has taken.
         self._live.took(self, self._position, self._taken - self._outlet.buffered_bytes)
 
-    def begin_in_silence(self) -> None:
-        """Send the headers and a first heartbeat: the model is still thinking."""
-        if not self.has_begun and not self.ended.done():
-            self.begin()
-            self._outlet.write(HEARTBEAT)
+    def break_silence(self, hold_s: float) -> None:
+        """From now on break silence: by the headers, held for `headers_hold_s`, and then by heartbeats.
 
-    def _beat(self) -> None:
-        due_in = self._written_at + self._limits.heartbeat_s - self._loop.time()
-        if due_in <= 0:
+        While the request waits for its slot they are held for `hold_s`, since a caller who gets none is told by
+        status.
+        """
+        self._hold_s = hold_s
+        self._look_in(min(self._limits.headers_hold_s, self._limits.heartbeat_s))
+
+    def _look_in(self, seconds: float) -> None:
+        # One timer for all the time of a reader: what was written meanwhile moves `_written_at`, not the timer.
+        self._silence = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        if self.ended.done():
+            return
+        limits, silent_s = self._limits, self._loop.time() - self._written_at
+        due_in_s = (limits.heartbeat_s if self.has_begun else limits.headers_hold_s) - silent_s
+        if due_in_s > 0:
+            self._look_in(min(due_in_s, limits.heartbeat_s))
+        elif not self.has_begun and self._live.state is State.QUEUED and silent_s < self._hold_s:
+            self._look_in(0.1)
+        else:
+            self.begin()
             if not self._outlet.is_paused:
                 self._outlet.write(HEARTBEAT)
             self._written_at = self._loop.time()
-            due_in = self._limits.heartbeat_s
-        self._heartbeat = self._loop.call_later(due_in, self._beat)
+            self._look_in(limits.heartbeat_s)
+
+    def stop(self) -> None:
+        """Do nothing more of its own accord."""
+        for timer in (self._silence, self._stall):
+            if timer is not None:
+                timer.cancel()
 
     def _resolve(self) -> None:
         if not self.ended.done():
@@ -232,9 +278,7 @@ class EventWriter:
 
         An app may have chosen to end the body cleanly behind its error event (`stream_error_end`).
         """
-        for timer in (self._heartbeat, self._stall):
-            if timer is not None:
-                timer.cancel()
+        self.stop()
         self._outlet.on_ready = self._outlet.on_lost = None
         if not self.has_begun or self._outlet.is_lost:
             return
@@ -243,7 +287,7 @@ class EventWriter:
             return
         error = self._fault or self._live.error
         error = error or RequestError("internal_error", "The stream was left without an ending.")
-        label = self._labels.line(self._live.replay.end) if self._labels is not None else b""
+        label = self._labels.line(self._replay.end) if self._labels is not None else b""
         self._outlet.write(label + error_event(error, self._live.id))
         if self._live.route.app.stream_error_end == "clean":
             self._outlet.end()

@@ -56,10 +56,12 @@ class Outlet:
     __slots__ = (
         "_connection",
         "_cycle",
+        "_flow",
         "_has_final_chunk",
         "_has_length",
         "_head",
         "_is_chunked",
+        "_transport",
         "_written_bytes",
         "is_lost",
         "on_lost",
@@ -68,6 +70,8 @@ class Outlet:
 
     def __init__(self, connection: Connection, cycle: RequestResponseCycle) -> None:
         self._connection = connection
+        self._transport = connection.transport
+        self._flow = connection.flow
         self._cycle = cycle
         self._head = b""  # of a stream, until its first bytes go with it
         self._is_chunked = True
@@ -86,7 +90,7 @@ class Outlet:
     @property
     def is_gone(self) -> bool:
         """Whether what is written goes nowhere: the client is gone, whether that was told or not."""
-        return self.is_lost or self._connection.transport.is_closing()
+        return self.is_lost or self._transport.is_closing()
 
     @property
     def is_done(self) -> bool:
@@ -101,17 +105,17 @@ class Outlet:
     @property
     def is_paused(self) -> bool:
         """Whether more than the transport's high-water mark (64 KiB) waits to be sent."""
-        return self._connection.flow.write_paused
+        return self._flow.write_paused
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes written and not yet taken by the kernel."""
-        return self._connection.transport.get_write_buffer_size()
+        return self._transport.get_write_buffer_size()
 
     @property
     def untaken_bytes(self) -> int:
         """Bytes written that the client's side has not acknowledged, where the kernel tells: on Linux."""
-        transport = self._connection.transport
+        transport = self._transport
         if sys.platform != "linux" or transport.is_closing():
             return self.buffered_bytes
         # A full buffer takes more only once a third of it is free: at 1 KB/s in a minute and a half, when a reader
@@ -180,7 +184,7 @@ class Outlet:
         cycle.response_started = True
         self._head = head(status, headers)
 
-    def write(self, body: bytes, *, is_last: bool = False) -> None:
+    def write(self, body: bytes, is_last: bool = False) -> None:
         """Write a piece of the body, whatever waits already; ask `is_paused` first.
 
         With `is_last` the final chunk goes with it; `end` must follow.
@@ -201,7 +205,7 @@ class Outlet:
 
     async def cut(self, limits: Limits) -> None:
         """End the connection without ending the body, so that the client knows: flush, wait a moment, FIN."""
-        transport = self._connection.transport
+        transport = self._transport
         self._cycle.response_complete = True
         if self.is_lost:
             return
@@ -218,7 +222,7 @@ class Outlet:
 
     def abort(self) -> None:
         """Drop the connection and what waits in it: this client is not coming back for it."""
-        self._connection.transport.abort()
+        self._transport.abort()
 
     # --- the connection's side --------------------------------------------------------------------------
 
@@ -232,14 +236,14 @@ class Outlet:
         # After a reset, uvloop's handle is closed before `connection_lost` says so, and a write would raise.
         if not self.is_gone:
             self._written_bytes += len(data)
-            self._connection.transport.write(data)
+            self._transport.write(data)
 
     def _complete(self) -> None:
         cycle = self._cycle
         cycle.response_complete = True
         cycle.message_event.set()
         if not (cycle.keep_alive and (self._is_chunked or self._has_length)):
-            self._connection.transport.close()
+            self._transport.close()
         cycle.on_response()
 
 

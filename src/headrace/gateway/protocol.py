@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -42,8 +43,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._new_id = new_id
         self._header_bytes = 0  # of the headers that are complete
         self._unfinished_bytes = 0  # of a head whose end has not come
+        self._is_in_head = True  # the next request's, of which nothing need have come
         self._header_timer: asyncio.TimerHandle | None = None
-        self._refusal: RequestError | None = None
         self._is_watched_by_kernel = True  # against clients that vanish
         self._is_lingering = False  # answered for good; what still comes is thrown away
         self._outlets: list[Outlet] = []  # of the requests in hand; more than one when they are pipelined
@@ -107,7 +108,6 @@ class GuardedProtocol(HttpToolsProtocol):
                 outlet.on_ready()
 
     def _start_header_clock(self) -> None:
-        self._stop_header_clock()
         self._header_timer = self.loop.call_later(self._limits.header_timeout_s, self._headers_too_slow)
 
     def _stop_header_clock(self) -> None:
@@ -126,62 +126,61 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin a request, with its own count of header bytes."""
         super().on_message_begin()
         self._header_bytes = 0
-        if self._header_timer is None:
-            self._start_header_clock()
+        self._is_in_head = True
 
     def on_url(self, url: bytes) -> None:
         """Collect the target, within its bound."""
         super().on_url(url)
-        self._or_refuse(self._guard.check_target_size, len(self.url))
+        self._guard.check_target_size(len(self.url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header, within the bounds."""
         super().on_header(name, value)
         size = len(name) + len(value) + 4
         self._header_bytes += size
-        self._or_refuse(self._guard.check_header_size, size, self._header_bytes, len(self.headers))
+        self._guard.check_header_size(size, self._header_bytes, len(self.headers))
 
     def on_headers_complete(self) -> None:
         """Check the head as a whole, then let the application have it, with an outlet."""
+        self._is_in_head = False
         self._stop_header_clock()
         if not self._is_watched_by_kernel:  # it was behind in an earlier answer, and is not any more
             self._notice_who_vanished(self.transport.get_extra_info("socket"))
-        self._or_refuse(self._guard.check_pipeline, len(self.pipeline))
-        self._or_refuse(self._guard.check_head, self.url, self.parser.get_http_version(), self.headers)
+        self._guard.check_pipeline(len(self.pipeline))
+        self._guard.check_head(self.url, self.parser.get_http_version(), self.headers)
         super().on_headers_complete()
         outlet = Outlet(self, self.cycle)
         self._outlets = [*(other for other in self._outlets if not other.is_done), outlet]
         self.scope["extensions"] = {OUTLET: outlet}  # type: ignore[dict-item]
-
-    def _or_refuse(self, check: Callable[..., None], *values: object) -> None:
-        try:
-            check(*values)
-        except RequestError as refusal:
-            # The parser is left by an exception of its own; data_received then comes to send_400_response.
-            self._refusal = refusal
-            raise
 
     def data_received(self, data: bytes) -> None:
         """Parse; bound a head that does not end, since httptools keeps an unfinished header to itself."""
         if self._is_lingering:
             return
         super().data_received(data)
-        if self._header_timer is None:
+        if not self._is_in_head or self._is_lingering:
             return
+        if self._header_timer is None:  # most heads come whole, and need no clock
+            self._start_header_clock()
         self._unfinished_bytes += len(data)
         if self._unfinished_bytes > self._limits.headers_bytes_max + self._limits.target_bytes_max:
             message = f"The head of a request may have {self._limits.headers_bytes_max} bytes of headers."
-            self._refusal = RequestError("request_header_fields_too_large", message)
-            self.send_400_response(message)
+            self._refuse(RequestError("request_header_fields_too_large", message))
 
     # --- refusals ---------------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
+        """Answer what the parser stopped at: a refusal of ours, which lies in its exception, or its own."""
+        stopped = sys.exception()
+        refusal = stopped.__context__ if stopped is not None else None
+        self._refuse(refusal if isinstance(refusal, RequestError) else RequestError("bad_request", msg))
+
+    def _refuse(self, refusal: RequestError) -> None:
         """Answer what cannot become a request, in JSON like every other answer, and hang up."""
         if any(outlet.has_started and not outlet.is_done for outlet in self._outlets):
             self.transport.close()  # in the midst of an answer: nothing can be said any more
             return
-        self.answer_and_leave(error_answer(self._refusal or RequestError("bad_request", msg), self._new_id()))
+        self.answer_and_leave(error_answer(refusal, self._new_id()))
 
     def answer_and_leave(self, answer: Answer) -> None:
         """Write an answer to a request that was not read to its end, and close without losing the answer.

@@ -9,7 +9,8 @@
     guardian   ends what the runners started, where the node was killed
     link       the socket to it: frames down, frames up to the requests they belong to
     output     what it prints, to the node's log or its requests'; request_log: a queued one's, until it is stored
-    streams    a live request: its state, its log, the readers of it; deadlines: its timers
+    streams    a live request: its state, its log, the readers of it; past: those that have ended, for a while
+    deadlines  of requests that have their slots; shared_timer: one timer for many of them
     devices    who has which GPU
     meters     what is counted
 

@@ -19,6 +19,7 @@ from headrace.core.routes import Route
 from headrace.supervisor.catalog import Catalog
 from headrace.supervisor.idempotency import IdempotencyKey, Known, hash_of, idempotency_key_of
 from headrace.supervisor.meters import AppMeters, Meters, Reading
+from headrace.supervisor.past import Past
 from headrace.supervisor.streams import LiveRequest
 
 _log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class Dispatcher:
         self._limits = limits
         self._live: dict[RequestId, LiveRequest] = {}
         self._known: dict[object, Known] = {}  # requests with a key of their caller's, alive or past
-        self._past: dict[RequestId, LiveRequest] = {}  # have ended, and can be watched for a while; oldest first
+        self._past = Past(limits.replays_max, self._forgotten)  # have ended, and can be watched for a while
         self._held_bytes = 0  # of events, at the last look
         self.is_draining = False
         meters.watch(self._readings)
@@ -145,7 +146,7 @@ class Dispatcher:
 
     def _ended(self, live: LiveRequest) -> None:
         if self._live.pop(live.id, None) is not None:
-            self._keep_for_a_while(live)
+            self._past.add(live)
         now = monotonic()
         meters = self.meters_of(live)
         ending = "completed" if live.error is None else live.error.type
@@ -155,14 +156,9 @@ class Dispatcher:
             if live.left_at is not None:
                 meters.worked_after_leave(now - max(live.left_at, live.started_at))
 
-    def _keep_for_a_while(self, live: LiveRequest) -> None:
-        self._past[live.id] = live
-        if len(self._past) > self._limits.replays_max:
-            # One that is still read is in memory anyway. It counts until its reader is done with it, so the number
-            # may be exceeded by that of the readers.
-            unread = next((one for one in self._past.values() if not one.is_read), None)
-            if unread is not None:
-                self._forget(unread)
+    def _forgotten(self, live: LiveRequest) -> None:
+        if live.key is not None:
+            self._known.pop(live.key, None)
 
     # --- memory -----------------------------------------------------------------------------------------
 
@@ -170,45 +166,34 @@ class Dispatcher:
         """See to it, until cancelled, that all requests together hold no more events than the node may."""
         while True:
             await asyncio.sleep(LOOK_AT_MEMORY_EVERY_S)
-            self._forget_past()
-            self._free_taken()
-            self._shed()
+            self._past.forget_old(monotonic() - self._limits.replay_s)
+            excess = self._kept_bytes - self._limits.replays_bytes_max
+            if excess > 0:
+                self._free_taken(excess)
+            self._held_bytes = self._kept_bytes
+            if self._held_bytes > self._limits.events_bytes_max:
+                self._shed()
 
-    def _forget_past(self) -> None:
-        """Let go of requests that ended longer ago than they can be watched, or are too many; the oldest first."""
-        horizon = monotonic() - self._limits.replay_s
-        for live in tuple(self._past.values()):
-            is_recent = live.ended_at is not None and live.ended_at > horizon
-            if is_recent and len(self._past) <= self._limits.replays_max:
-                return
-            if not live.is_read:
-                self._forget(live)
+    @property
+    def _kept_bytes(self) -> int:
+        return self._past.kept + sum(live.replay.kept for live in self._live.values())
 
-    def _forget(self, live: LiveRequest) -> None:
-        del self._past[live.id]
-        self._known.pop(live.key, None)
-
-    def _free_taken(self) -> None:
-        """While all logs keep too much, forget past requests, and then what readers of live ones have taken.
-
-        The oldest go first.
-        """
-        past, live = tuple(self._past.values()), tuple(self._live.values())
-        excess = sum(one.replay.kept for one in (*past, *live)) - self._limits.replays_bytes_max
-        for one in past:
+    def _free_taken(self, excess: int) -> None:
+        """Forget past requests, and then what readers of live ones have taken; the oldest go first."""
+        for one in self._past:
             if excess <= 0:
                 return
             if not one.is_read:
                 excess -= one.replay.kept
-                self._forget(one)
-        for one in live:
+                self._past.forget(one)
+        for one in self._live.values():
             if excess <= 0:
                 return
             excess -= one.replay.drop_taken()
 
     def _shed(self) -> None:
         """End the largest hoards, while readers who do not read hold more than there is memory."""
-        live = (*self._live.values(), *(one for one in self._past.values() if one.is_read))
+        live = (*self._live.values(), *(one for one in self._past if one.is_read))
         kept = [one.replay.kept for one in live]
         self._held_bytes = sum(kept)
         chosen = to_shed(kept, self._limits.events_bytes_max)
@@ -218,14 +203,16 @@ class Dispatcher:
         self._meters.shed(len(chosen))
         for position in chosen:
             one = live[position]
-            one.replay.forget()
+            if one.is_final:
+                self._past.empty_log(one)
+            else:
+                one.replay.forget()
             message = "The server had to free memory, and this stream was among the furthest behind."
             one.cancel("overloaded", message)
             one.wake_readers()  # those of a request that is over too, which cannot be cancelled
 
     def _readings(self) -> Iterable[Reading]:
-        kept = (*self._past.values(), *self._live.values())
-        yield Reading("headrace_held_bytes", {"kind": "events"}, sum(one.replay.kept for one in kept))
+        yield Reading("headrace_held_bytes", {"kind": "events"}, self._kept_bytes)
         yield Reading("headrace_held_bytes", {"kind": "bodies"}, self.bodies.taken)
         for name, pool in self.catalog.pools.items():
             running = sum(

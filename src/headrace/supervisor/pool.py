@@ -15,7 +15,7 @@ from typing import Final
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
-from headrace.core.scheduler import Room, assign
+from headrace.core.scheduler import emptiest
 from headrace.core.spec import AppSpec
 from headrace.supervisor.deadlines import Deadlines
 from headrace.supervisor.fleet import Fleet, FleetState
@@ -54,6 +54,7 @@ class Pool:
         self.fleet.on_room = self._assign
         self.fleet.on_failing = self._fail_waiting
         self._limits = limits
+        self._deadlines = Deadlines(app)
         self._waiting: dict[LiveRequest, _Patience] = {}  # first come, first served
         self._hints: dict[str, Runner] = {}  # who served a hint last; the oldest first
         self._reserved = 0  # slots that are kept for queued requests about to start
@@ -93,16 +94,27 @@ class Pool:
 
     def submit(self, live: LiveRequest, *, start_timeout_s: float | None) -> None:
         """Start a request, or let it wait for a slot. Raises `RequestError` when it may not even wait."""
+        if self._starts_at_once(live):  # the common case, without a turn in the waiting room
+            return
         wait_s = self._limits.slot_wait_s if start_timeout_s is None else start_timeout_s
         until = asyncio.get_running_loop().time() + wait_s
-        self._admit(live, _Patience(wait_s, until, is_users=start_timeout_s is not None))
+        self._let_wait(live, _Patience(wait_s, until, is_users=start_timeout_s is not None))
 
     def _admit(self, live: LiveRequest, patience: _Patience) -> None:
         """Start a request or let it wait, and go on from where its patience is by now."""
-        is_free = not self._waiting and (not self._reserved or self._free > self._reserved)
-        if is_free and (runner := self._room(live)) is not None:
-            self._start(live, runner)  # the common case, without a turn in the waiting room
-            return
+        if not self._starts_at_once(live):
+            self._let_wait(live, patience)
+
+    def _starts_at_once(self, live: LiveRequest) -> bool:
+        """Start a request if a slot is free that nobody was there for before."""
+        if self._waiting or (self._reserved and self._free <= self._reserved):
+            return False
+        if (runner := self._room(live)) is None:
+            return False
+        self._start(live, runner)
+        return True
+
+    def _let_wait(self, live: LiveRequest, patience: _Patience) -> None:
         if self.fleet.state is FleetState.FAILING:
             raise RequestError(
                 "runner_scheduling_failure",
@@ -165,30 +177,26 @@ class Pool:
 
     # --- slots ------------------------------------------------------------------------------------------
 
-    def _rooms(self) -> list[Room]:
+    def _rooms(self) -> list[int]:
+        """Return the free slots of each runner."""
         slots = self.app.max_multiplexing
-        return [
-            Room(number, slots - runner.link.busy if runner.takes_work else 0)
-            for number, runner in enumerate(self.fleet.runners)
-        ]
+        return [slots - runner.link.busy if runner.takes_work else 0 for runner in self.fleet.runners]
 
     @property
     def _free(self) -> int:
-        return sum(room.free for room in self._rooms())
+        return sum(self._rooms())
 
     def _room(self, live: LiveRequest) -> Runner | None:
         """Return the runner for a request: the one its hint means, if that has a free slot, else the emptiest."""
-        rooms = self._rooms()
+        runners, rooms = self.fleet.runners, self._rooms()
+        number = emptiest(rooms)
         hint = live.headers.get(HINT)
-        if hint is None:
-            chosen = assign(1, rooms)
-            return self.fleet.runners[chosen[0]] if chosen else None
-        hinted = self._hints.pop(hint, None)
-        preferred = [room for room in rooms if self.fleet.runners[room.runner] is hinted]
-        chosen = assign(1, preferred) or assign(1, rooms)
-        if not chosen:
-            return None
-        runner = self._hints[hint] = self.fleet.runners[chosen[0]]
+        if number is None or hint is None:
+            return None if number is None else runners[number]
+        runner, hinted = runners[number], self._hints.pop(hint, None)
+        if hinted is not None and hinted in runners and rooms[runners.index(hinted)] > 0:
+            runner = hinted
+        self._hints[hint] = runner
         if len(self._hints) > HINTS_MAX:
             del self._hints[next(iter(self._hints))]
         return runner
@@ -234,7 +242,7 @@ class Pool:
 
     def _start(self, live: LiveRequest, runner: Runner) -> None:
         live.on_cancel = functools.partial(self._cancel, runner)
-        Deadlines(live, self.app)
+        self._deadlines.watch(live)
         runner.link.start(live)
 
     def _cancel(self, runner: Runner, live: LiveRequest, reason: str) -> None:

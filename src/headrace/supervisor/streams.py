@@ -112,7 +112,7 @@ class LiveRequest:
         self._is_giving_up = False  # its attempt is being stopped, and there will be another
         self.log: RequestLog | None = None  # of a queued one's current attempt
         self.replay = self._new_log()
-        self._readers: list[Reader] = []
+        self._readers: tuple[Reader, ...] = ()
         self._pacer: Reader | None = None
         self._credited = 0  # of replay.cost: what the runner has been given back
         # Set by whoever holds the request now (the waiting room, then a link).
@@ -158,7 +158,7 @@ class LiveRequest:
 
     def attach(self, reader: Reader, *, paces: bool = False) -> None:
         """Add a reader; it starts wherever in the log it likes."""
-        self._readers.append(reader)
+        self._readers += (reader,)
         self.left_at = None
         if self._grace is not None:
             self._grace.cancel()
@@ -174,9 +174,10 @@ class LiveRequest:
 
         `reason` is the error type that it then ends with, if it is cancelled.
         """
-        if reader not in self._readers:
+        others = tuple(other for other in self._readers if other is not reader)
+        if len(others) == len(self._readers):
             return
-        self._readers.remove(reader)
+        self._readers = others
         was_pacer = reader is self._pacer
         if was_pacer:
             self._pacer = None
@@ -215,7 +216,7 @@ class LiveRequest:
         """Let every reader look at the log."""
         if self.replay.pace is None:
             self._give_credit(self.replay.cost)
-        for reader in tuple(self._readers):
+        for reader in self._readers:  # a tuple: one that comes or goes meanwhile leaves these as they are
             reader.wake()
 
     def _give_credit(self, cost: int) -> None:
