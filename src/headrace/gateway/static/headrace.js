@@ -259,17 +259,22 @@ export class FalStream {
       const isStream = status === 200 && /^text\/event-stream *(;|$)/i.test(type);
       if (!isStream) throw new ProtocolError(`${call.path} is no stream: ${status}, ${type}`, this);
       const [reader, decoder] = [body.getReader(), new EventDecoder()];
+      let isEmpty = true;
       for (;;) {
         since = performance.now();
         const { done, value } = await carried(reader.read(), call, this.requestId);
         since = Infinity;
         if (done) break;
-        for (const event of decoder.feed(value)) this.#handOver(itemOf(event, this.requestId), event);
+        for (const event of decoder.feed(value)) {
+          isEmpty = false;
+          this.#handOver(itemOf(event, this.requestId), event);
+        }
         if (decoder.unfinished > EVENT_LENGTH_MAX) throw new ProtocolError(`${call.path}: an event is too long`, this);
         if (this.#queue.desiredSize <= 0) await new Promise((resolve) => { this.#onRoom = resolve; });
       }
-      // To Node, a cut looks like an end where the server said `Connection: close`.
-      const isDoubtful = globalThis.process && headers.get("connection") === "close" && !headers.has("content-length");
+      // To Node, a cut looks like an end where the server said `Connection: close`; to Chromium, one within the head does.
+      const hidesCuts = globalThis.process && headers.get("connection") === "close" && !headers.has("content-length");
+      const isDoubtful = hidesCuts || (isEmpty && (this.#plan.resumes || !this.#lastEventId));
       if (decoder.unfinished || isDoubtful) throw new ConnectionLost(`${call.path}: the stream was cut`, this);
     } finally {
       clearInterval(watch);
