@@ -21,7 +21,7 @@ import pytest
 from tests.support.official import key_of, need_node, shell_after_headrace_env, tls_port_of, users_environment
 from tests.support.server import PATIENCE_S, ROOT, running_server
 
-PAGES = ("docs/streaming.md", "docs/how-to/official-clients.md")
+PAGES = ("docs/streaming.md", "docs/how-to/official-clients.md", "docs/how-to/browser.md")
 
 #: The ports that the pages speak of.
 HTTP, HTTPS = "127.0.0.1:8080", "localhost:8443"
@@ -154,6 +154,7 @@ def test_every_block_of_the_pages_is_run_served_or_compared():
         f"{block.page}:{block.line}"
         for before, block in zip([None, *ALL], ALL)
         if not (block.is_run or block.file or block.serves)
+        and block.language != "html"  # tests/browser/test_docs.py opens those
         and not (block.language == "text" and before is not None and before.output == block.text)
     ]
 

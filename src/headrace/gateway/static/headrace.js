@@ -272,7 +272,7 @@ export class FalStream {
         if (decoder.unfinished > EVENT_LENGTH_MAX) throw new ProtocolError(`${call.path}: an event is too long`, this);
         if (this.#queue.desiredSize <= 0) await new Promise((resolve) => { this.#onRoom = resolve; });
       }
-      // To Node, a cut looks like an end where the server said `Connection: close`; to Chromium, one within the head does.
+      // To Node, a cut looks like an end where the server said `Connection: close`; to Chromium, one within the head.
       const hidesCuts = globalThis.process && headers.get("connection") === "close" && !headers.has("content-length");
       const isDoubtful = hidesCuts || (isEmpty && (this.#plan.resumes || !this.#lastEventId));
       if (decoder.unfinished || isDoubtful) throw new ConnectionLost(`${call.path}: the stream was cut`, this);
@@ -336,7 +336,7 @@ const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 const limited = (...signals) => AbortSignal.any(signals.filter(Boolean));
 const after = (ms) => ms && AbortSignal.timeout(ms);
 
-/** `[namespace/]owner/alias[/path]` with what is `below` it, and the part that names the app, as they stand in a path. */
+/** `[namespace/]owner/alias[/path]` with what is `below` it, and the part that names the app, as a path has them. */
 function endpointOf(id, below = "") {
   const parts = id.replace(/^\/+|\/+$/g, "").replace(/^(\d+)-(?=[a-z\d-]+$)/i, "$1/").split("/");
   const [named, full] = [/^(workflows|comfy)$/.test(parts[0]) ? 3 : 2, [...parts, ...below.split("/").filter(Boolean)]];
@@ -372,8 +372,9 @@ async function jsonOf(settings, input, signal) {
 async function callOf(settings, path, { input = {}, method = "POST", queryParams: query, headers, ...options }, ours) {
   const { hint, priority, startTimeout, abortSignal, signal = abortSignal } = options;
   const own = { "x-fal-runner-hint": hint, "x-fal-queue-priority": priority, "x-fal-request-timeout": startTimeout };
+  const all = withHeaders(headers, { ...own, ...ours });
   const json = method.toUpperCase() === "GET" ? undefined : await jsonOf(settings, input, signal);
-  return { method: method.toUpperCase(), path, query, json, headers: withHeaders(headers, { ...own, ...ours }), signal };
+  return { method: method.toUpperCase(), path, query, json, headers: all, signal };
 }
 
 export function createFalClient(settings = {}) {
