@@ -37,11 +37,12 @@ def told():
     return {line["name"]: line for line in map(json.loads, node.stdout.splitlines())}
 
 
-def test_a_picture_is_made_at_the_base_url_and_fetched(told):
+def test_a_picture_is_made_at_the_base_url_and_fetched_from_the_files(told):
     made = told["picture"]
 
     assert [(one["type"], base64.b64decode(one["content"])) for one in made["images"]] == [("image/png", RED)]
-    assert made["metadata"]["images"] == [{"width": 1, "height": 1, "contentType": "image/png"}]
+    known = {"width": 1, "height": 1, "contentType": "image/png", "fileName": "red.png", "fileSize": len(RED)}
+    assert made["metadata"]["images"] == [known]
 
 
 def test_each_of_several_pictures_is_a_call_of_its_own(told):

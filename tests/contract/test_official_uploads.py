@@ -184,7 +184,8 @@ def test_javascript_uploads_a_blob(served, by_javascript, way):
 def test_a_blob_in_an_input_comes_to_the_model_as_a_url(served, by_javascript, way):
     line = by_javascript["in an input" + way]
 
-    assert fetched(served, {"url": line["result"]["file"]}).body == SMALL
+    assert fetched(served, {"url": line["result"]["given"]}).body == SMALL
+    assert line["result"]["given_bytes"] == len(SMALL)
 
 
 @both_ways

@@ -7,7 +7,6 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import pytest
 import headrace
 from headrace import AsyncClient, Client
 from headrace.client import _uploads, errors
-from tests.support.scripted import CLOSE, RESET, Received, Scripted, answer, scripted
+from tests.support.fake_storage import bytes_put, fake_storage, steps_of
+from tests.support.scripted import CLOSE, RESET, answer
 from tests.support.shells import no_credentials  # noqa: F401
 
 LARGE = bytes(range(256)) * 4_000
@@ -45,42 +45,9 @@ def async_upload(url: str, kind: str, *args: Any, client: Any = None, **options:
 both_shells = pytest.mark.parametrize("upload", [sync_upload, async_upload], ids=["sync", "async"])
 
 
-@contextlib.contextmanager
-def storage(*failures: object) -> Iterator[Scripted]:
-    """A server that takes files; the first requests with bytes meet `failures`, a step each, or a status."""
-    left = list(failures)
-
-    def answered(request: Received) -> object:
-        method, target, _ = request.line.split()
-        if "/initiate" in target:
-            base = f"http://127.0.0.1:{server.port}"
-            urls = {"upload_url": f"{base}/storage/upload/u1?key=k", "file_url": f"{base}/files/f1/a"}
-            return answer(200, json.dumps(urls).encode())
-        failure = left.pop(0) if left and method == "PUT" else None
-        if isinstance(failure, int):
-            return answer(failure, b'{"detail": "scripted"}', f"Connection: {'keep-alive'}")
-        if failure is not None:
-            return failure
-        number = target.partition("?")[0].rpartition("/")[2]
-        return answer(200, json.dumps({"partNumber": number, "etag": f"e{number}"}).encode())
-
-    with scripted([answered]) as server:
-        yield server
-
-
-def steps(server: Scripted) -> list[str]:
-    return [
-        request.line.split()[1].removeprefix("/storage/upload/").partition("?")[0] for request in server.requests
-    ]
-
-
-def bytes_put(server: Scripted) -> list[bytes]:
-    return [request.body for request in server.requests if request.line.startswith("PUT")]
-
-
 @both_shells
 def test_bytes_and_their_type_and_name_arrive(upload: Any) -> None:
-    with storage() as server:
+    with fake_storage() as server:
         url = upload(server.url, "upload", b"\x00\xff", "image/png", "a.png")
         promise, put = server.requests
 
@@ -96,7 +63,7 @@ def test_bytes_and_their_type_and_name_arrive(upload: Any) -> None:
 def test_a_file_arrives_with_the_name_and_the_type_of_its_path(upload: Any, tmp_path: Path) -> None:
     path = tmp_path / "song.mp3"
     path.write_bytes(LARGE[:300_000])
-    with storage() as server:
+    with fake_storage() as server:
         upload(server.url, "upload_file", path)
         promise, put = server.requests
 
@@ -110,7 +77,7 @@ def test_an_image_arrives_as_the_file_that_its_library_makes(upload: Any) -> Non
         def save(self, fp: Any, format: str) -> None:
             fp.write(f"an image as {format}".encode())
 
-    with storage() as server:
+    with fake_storage() as server:
         upload(server.url, "upload_image", Painted(), "png")
         promise, put = server.requests
 
@@ -123,10 +90,10 @@ def test_a_large_file_arrives_in_parts_and_its_progress_is_told(upload: Any, tmp
     path = tmp_path / "large.bin"
     path.write_bytes(LARGE)
     told: list[tuple[int, int]] = []
-    with storage() as server:
+    with fake_storage() as server:
         upload(server.url, "upload_file", path, on_progress=lambda *figures: told.append(figures))
 
-    assert ["initiate-multipart", "u1/1", "u1/2", "u1/3", "u1/complete"] == steps(server)
+    assert ["initiate-multipart", "u1/1", "u1/2", "u1/3", "u1/complete"] == steps_of(server)
     assert LARGE == b"".join(bytes_put(server))
     expected = [{"partNumber": n, "etag": f"e{n}"} for n in (1, 2, 3)]
     assert expected == json.loads(server.requests[-1].body)["parts"]
@@ -137,35 +104,35 @@ def test_a_large_file_arrives_in_parts_and_its_progress_is_told(upload: Any, tmp
 @both_shells
 @pytest.mark.parametrize("failure", [RESET, CLOSE, 429, 503], ids=["reset", "closed", "429", "503"])
 def test_a_part_that_fails_is_sent_again_whole(upload: Any, failure: Any) -> None:
-    with storage(failure) as server:
+    with fake_storage(failure) as server:
         upload(server.url, "upload", LARGE, "image/png")
 
-    assert ["initiate-multipart", "u1/1", "u1/1", "u1/2", "u1/3", "u1/complete"] == steps(server)
+    assert ["initiate-multipart", "u1/1", "u1/1", "u1/2", "u1/3", "u1/complete"] == steps_of(server)
     assert LARGE == b"".join(bytes_put(server)[1:])
 
 
 @both_shells
 def test_a_file_that_fails_is_promised_again(upload: Any) -> None:
-    with storage(RESET, RESET) as server:
+    with fake_storage(RESET, RESET) as server:
         upload(server.url, "upload", b"x", "image/png")
 
-    assert ["initiate", "u1"] * 3 == steps(server)
+    assert ["initiate", "u1"] * 3 == steps_of(server)
 
 
 @both_shells
 def test_after_three_tries_the_failure_is_raised(upload: Any) -> None:
-    with storage(503, 503, 503) as server, pytest.raises(errors.Overloaded, match="503"):
+    with fake_storage(503, 503, 503) as server, pytest.raises(errors.Overloaded, match="503"):
         upload(server.url, "upload", b"x", "image/png")
 
-    assert ["initiate", "u1"] * 3 == steps(server)
+    assert ["initiate", "u1"] * 3 == steps_of(server)
 
 
 @both_shells
 def test_a_refusal_is_raised_at_once(upload: Any) -> None:
-    with storage(413) as server, pytest.raises(errors.APIError, match="scripted") as caught:
+    with fake_storage(413) as server, pytest.raises(errors.APIError, match="scripted") as caught:
         upload(server.url, "upload", LARGE, "image/png")
 
-    assert (413, ["initiate-multipart", "u1/1"]) == (caught.value.status_code, steps(server))
+    assert (413, ["initiate-multipart", "u1/1"]) == (caught.value.status_code, steps_of(server))
 
 
 @both_shells
@@ -174,7 +141,7 @@ def test_what_goes_wrong_on_this_side_is_raised_as_it_is(upload: Any, wrong: Exc
     def stop(sent: int, size: int) -> None:
         raise wrong
 
-    with storage() as server, pytest.raises(type(wrong), match=str(wrong.args[0])):
+    with fake_storage() as server, pytest.raises(type(wrong), match=str(wrong.args[0])):
         upload(server.url, "upload", LARGE, "image/png", on_progress=stop)
 
 
@@ -214,7 +181,7 @@ def test_a_server_that_takes_no_bytes_is_not_waited_for(upload: Any, monkeypatch
 def test_the_functions_use_the_environments_server(monkeypatch: pytest.MonkeyPatch) -> None:
     from headrace.client import _functions
 
-    with storage() as server:
+    with fake_storage() as server:
         monkeypatch.setenv("HEADRACE_URL", server.url)
         for cached in (_functions._default_client, _functions._default_async_client):
             cached.cache_clear()

@@ -1,4 +1,4 @@
-"""A model for clients that want files: it hands back what it was given, or a picture of one red point."""
+"""A model for clients of files: it hands back what it was given, or makes a picture of one red point."""
 
 from __future__ import annotations
 
@@ -15,27 +15,36 @@ RED = base64.b64decode(
 
 class Wish(BaseModel):
     prompt: str = ""
-    image_url: str | None = None
     num_images: int = 1
-    file: str | None = None
+    file: headrace.File | None = None
+
+
+class Pictures(BaseModel):
+    images: list[headrace.Image]
+    seed: int
+    prompt: str
+    given: str | None  # the URL of the file in the wish
+    given_bytes: int | None
 
 
 class Sound(BaseModel):
-    audio_url: str
+    audio_url: headrace.File
 
 
-class Pictures(headrace.App, name="fal-ai/pictures", max_multiplexing=8):
+class Painter(headrace.App, name="fal-ai/pictures", max_multiplexing=8):
     """Paints."""
 
     @headrace.endpoint("/")
-    def paint(self, input: Wish) -> dict[str, Any]:
-        url = input.image_url or headrace.encode(RED, "image/png")
-        picture = {"url": url, "width": 1, "height": 1, "content_type": "image/png"}
-        return {"images": [picture] * input.num_images, "seed": 7, "prompt": input.prompt, "file": input.file}
+    def paint(self, input: Wish) -> Pictures:
+        images = [
+            headrace.Image.from_bytes(RED, "image/png", file_name="red.png") for _ in range(input.num_images)
+        ]
+        given, size = (input.file.url, len(input.file.as_bytes())) if input.file else (None, None)
+        return Pictures(images=images, seed=7, prompt=input.prompt, given=given, given_bytes=size)
 
     @headrace.endpoint("/speak")
     def speak(self, input: dict[str, Any]) -> dict[str, Any]:
-        return {"audio": {"url": headrace.encode(f"RIFF {input['text']}", "audio/wav")}}
+        return {"audio": headrace.File.from_bytes(f"RIFF {input['text']}".encode(), "audio/wav").model_dump()}
 
     @headrace.endpoint("/film")
     def film(self, input: Wish) -> dict[str, Any]:
@@ -43,7 +52,6 @@ class Pictures(headrace.App, name="fal-ai/pictures", max_multiplexing=8):
 
     @headrace.endpoint("/transcribe")
     def transcribe(self, input: Sound) -> dict[str, Any]:
-        sound = base64.b64decode(input.audio_url.partition("base64,")[2])
-        words = sound.decode().split()
+        words = input.audio_url.as_bytes().decode().split()
         chunks = [{"text": word, "timestamp": [n, n + 1]} for n, word in enumerate(words)]
         return {"text": " ".join(words), "chunks": chunks, "inferred_languages": ["en"]}
