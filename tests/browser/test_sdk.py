@@ -148,6 +148,21 @@ def test_subscribe_and_the_queue_in_a_page(page, server):
     assert [{"total": 2}, "COMPLETED"] * 2 == told
 
 
+def test_a_page_uploads_a_file(page, server):
+    script = """async ([sdk, credentials]) => {
+        const { createFalClient } = await import(sdk);
+        const fal = createFalClient({ credentials });
+        const url = await fal.storage.upload(new File(["hello"], "a.txt", { type: "text/plain" }));
+        return [url, await (await fetch(url)).text()];
+    }"""
+    with site({}) as pages:
+        page.goto(pages.url)
+        url, text = page.evaluate(script, [f"{server.url}/sdk/headrace.js", key_of(server)])
+
+    assert "hello" == text
+    assert url.startswith(f"{server.url}/files/")
+
+
 def test_pages_of_elsewhere_may_load_the_module_and_call_nothing(page, server, complaints):
     complaints.expect("blocked by CORS policy")
     complaints.expect("ERR_FAILED|403")

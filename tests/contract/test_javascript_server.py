@@ -236,6 +236,29 @@ def test_what_cannot_be_resumed_is_told(node, server) -> None:
     assert [404, 412, 400] == node.run(script, url=server.url, unknown=unknown)
 
 
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_uploaded_and_an_input_names_it(node, server) -> None:
+    script = (
+        FAL
+        + """
+        const text = "é".repeat(100_000);
+        const file = new File([text], "words.txt", { type: "text/plain" });
+        const url = await fal.storage.upload(file);
+        const kept = await (await fetch(url)).text();
+        const { data } = await fal.run("zoo/zoo/request", { input: { file, n: 1 } });
+        const again = await (await fetch(data.input.file)).text();
+        return { url, isSame: [kept === text, again === text], n: data.input.n };
+    """
+    )
+
+    told = node.run(script, url=server.url)
+
+    assert ([True, True], 1) == (told["isSame"], told["n"])
+    assert told["url"].startswith(f"{server.url}/files/")
+
+
 # --- a bad network --------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from tests/contract/clients/package-lock.json, once, into `.venv/node`.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import json
@@ -51,7 +52,13 @@ def _installed() -> pathlib.Path | str:
     if folder.exists():
         return folder
     NODE_PACKAGES.mkdir(parents=True, exist_ok=True)
-    # Installed aside and moved into place whole: two test runs may do this at once.
+    with (NODE_PACKAGES / "lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        return folder if folder.exists() else _install(folder)
+
+
+def _install(folder: pathlib.Path) -> pathlib.Path | str:
+    # Installed aside and moved into place whole, so that a run that is killed leaves no half of it.
     with tempfile.TemporaryDirectory(dir=NODE_PACKAGES, prefix="new-") as new:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(CLIENTS / name, new)
