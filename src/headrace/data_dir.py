@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from headrace.client.credentials import find_key, save_key, saved_keys
 from headrace.client.errors import BadCredentials
 from headrace.config import Config
+from headrace.core.keys import KeyId
 from headrace.files.folder import FilesUnavailable
 from headrace.store.blobs import BlobStore
 from headrace.store.files import FileBusy
@@ -108,9 +109,13 @@ def key_for_the_user(config: Config) -> str:
     return text
 
 
-def keys_for_the_user(config: Config) -> KeyFile:
-    """Return the node's keys. The first start makes one and keeps it for the user; no later one makes a second."""
+def keys_for_the_user(config: Config) -> tuple[KeyFile, KeyId | None]:
+    """Return the node's keys, and which of them the user has, if any.
+
+    The first start makes one and keeps it for the user; no later one makes a second.
+    """
     key_file = keys(config)
+    text: str | None = None
     try:
         if not key_file.list():
             _, text = key_file.create("default")
@@ -119,10 +124,10 @@ def keys_for_the_user(config: Config) -> KeyFile:
             print(f"Made the first key{shown}")  # noqa: T201
             print(f"It is kept in {save_key(config.url, text)}, where our clients find it.")  # noqa: T201
         else:
-            _kept_key(config, key_file)
+            text = _kept_key(config, key_file)
     except (BadCredentials, OSError) as error:
         _log.warning("the key could not be kept for your clients: %s", error)
-    return key_file
+    return key_file, None if text is None else key_file.verify(text)
 
 
 def _kept_key(config: Config, key_file: KeyFile) -> str | None:

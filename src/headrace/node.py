@@ -48,13 +48,13 @@ from headrace.gateway.files import FileView
 from headrace.gateway.guard import Guard, is_loopback
 from headrace.gateway.listen import Listeners, bind, next_free_port
 from headrace.gateway.origins import Origins
+from headrace.gateway.page_sessions import PageSessions, link
 from headrace.gateway.queue import QueueView
 from headrace.gateway.tokens import ReadingTokens
 from headrace.gateway.uploads import UploadView
 from headrace.gateway.webhooks import WebhookView
 from headrace.outbound.exchange import Outbound
 from headrace.store.blobs import BlobStore
-from headrace.store.keyfile import KeyFile
 from headrace.store.port import RequestStore
 from headrace.store.token_file import TokenFile
 from headrace.store.webhook_key import WebhookKey
@@ -145,6 +145,7 @@ def _print_apps(routes: RouteTable, url: str) -> None:
             for view, path in (("run", endpoint.run_path), ("stream", endpoint.stream_path)):
                 if path is not None:
                     print(f"  {view:<7}POST {url}/{app.name}{path}")  # noqa: T201
+            print(f"  queue  POST {url}/queue/{app.name}{endpoint.queue_path}")  # noqa: T201
 
 
 class Node:
@@ -163,7 +164,7 @@ class Node:
         catalog = await _load(self._config, meters, self._guardian)
         try:
             sockets = self._sockets()
-            door = self._door(None if self._config.no_auth else keys_for_the_user(self._config))
+            door, page = self._door()
             files = open_files(self._config)
             store = open_store(self._config)
         except BaseException:
@@ -189,7 +190,7 @@ class Node:
                 group.create_task(files.run(), name="files"),
                 group.create_task(rooms.uploads.run(), name="uploads"),
             ]
-            self._announce(catalog.routes)
+            self._announce(catalog.routes, page)
             self._watch_signals()
             await self._stop_asked.wait()
             await self._drain(dispatcher, listeners)
@@ -231,11 +232,21 @@ class Node:
         self._config = dataclasses.replace(self._config, tls_port=tls_sock.getsockname()[1])
         return [(sock, None), (tls_sock, tls_context(config))]
 
-    def _door(self, key_file: KeyFile | None) -> Door:
+    def _door(self) -> tuple[Door, str]:
+        """Return who may come in, and the address of the page; on a terminal, it brings its reader in."""
         config = self._config
+        url = config.public_url or config.url
+        page = f"{url}/"
+        sessions: PageSessions | None = None
+        if not config.no_auth:
+            key_file, own_key = keys_for_the_user(config)
+            sessions = PageSessions(key_file)
+            # As with the first key: what is not a terminal may be a log.
+            if own_key is not None and sys.stdout.isatty():
+                page = f"{link(url, sessions.new_code(own_key)[0])}  (once, within ten minutes)"
         origins = Origins(loopback_only=is_loopback(config.host), allowed=frozenset(config.origins))
         addresses = Addresses(config.public_url, tuple(map(ipaddress.ip_network, config.trusted_proxies)))
-        return Door(Authenticator(key_file), origins, addresses)
+        return Door(Authenticator(sessions), sessions, origins, addresses), page
 
     def _guard(self) -> Guard:
         config = self._config
@@ -247,10 +258,11 @@ class Node:
             allowed_hosts.update(tls_names(config).hosts if config.tls else ())
         return Guard(self._limits, loopback_only=loopback_only, allowed_hosts=frozenset(allowed_hosts))
 
-    def _announce(self, routes: RouteTable) -> None:
+    def _announce(self, routes: RouteTable, page: str) -> None:
         print(f"Headrace serves on {self._config.url}")  # noqa: T201
         if self._config.tls:
             print(f"Headrace serves on https://{self._config.tls_authority}")  # noqa: T201
+        print(f"Its page is {page}")  # noqa: T201
         _print_apps(routes, self._config.url)
         sys.stdout.flush()
 

@@ -234,10 +234,35 @@ def test_the_list_of_apps_names_each_endpoints_views(server):
 
     assert set(apps) == {"zoo/zoo", "zoo/single", "zoo/lazy", "workflows/zoo/flow"}
     views = {endpoint["path"]: endpoint["views"] for endpoint in apps["zoo/zoo"]["endpoints"]}
-    assert views["/"] == {"run": "/zoo/zoo", "stream": "/zoo/zoo/stream"}
-    assert views["/def"] == {"run": "/zoo/zoo/def", "stream": None}
-    assert views["/own/stream"] == {"run": None, "stream": "/zoo/zoo/own/stream"}
-    assert views["/chat"] == {"run": "/zoo/zoo/chat", "stream": "/zoo/zoo/talk"}
+    assert views["/"] == {"run": "/zoo/zoo", "stream": "/zoo/zoo/stream", "queue": "/queue/zoo/zoo"}
+    assert views["/def"] == {"run": "/zoo/zoo/def", "stream": None, "queue": "/queue/zoo/zoo/def"}
+    assert views["/own/stream"] == {
+        "run": None,
+        "stream": "/zoo/zoo/own/stream",
+        "queue": "/queue/zoo/zoo/own/stream",
+    }
+    assert views["/chat"] == {"run": "/zoo/zoo/chat", "stream": "/zoo/zoo/talk", "queue": "/queue/zoo/zoo/chat"}
+
+
+def test_the_openapi_document_names_the_same_views(server):
+    for app in server.request("GET", "/v1/apps").json["apps"]:
+        document = server.request("GET", f"/{app['name']}/openapi.json").json
+        views = {
+            (view, path)
+            for endpoint in app["endpoints"]
+            for view, path in endpoint["views"].items()
+            if path is not None
+        }
+        told = {(item["post"]["operationId"].partition(":")[0], path) for path, item in document["paths"].items()}
+
+        assert views == told
+
+
+def test_every_view_that_is_named_is_there(server):
+    for app in server.request("GET", "/v1/apps").json["apps"]:
+        for endpoint in app["endpoints"]:
+            for path in filter(None, endpoint["views"].values()):
+                assert server.request("GET", path).status == 405, path  # it is there, and wants POST
 
 
 def test_an_alias_serves_the_same_app():

@@ -1,5 +1,5 @@
 """The command line: `headrace serve`, `stream`, `run`, `apps`, `upload`, `submit`, `status`, `logs`, `result`,
-`cancel`, `attach`, `conformance`, `keys`, `models`, `webhooks`, `demo`, `env`, `doctor`.
+`cancel`, `attach`, `conformance`, `keys`, `models`, `webhooks`, `page`, `demo`, `env`, `doctor`.
 
     serve        start a node, or check the files it would serve
     client       ask a running server: stream, run, apps
@@ -8,6 +8,7 @@
     conformance  check how a server streams, ours or another's
     keys         create, list and revoke keys
     webhooks     those that were given up
+    page         a link that opens a server's page
     models       the models that Headrace can fetch; `weights` does the fetching
     demo         a real model in your terminal, and the lines to call it yourself
     env          lines for a shell that lead fal's own clients here; `redirect.mjs` does it in Node
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import typer
 
-from headrace.cli import client, conformance, demo, doctor, env, keys, models, queue, serve, upload, webhooks
+from headrace.cli import client, conformance, demo, doctor, env, keys, models, page, queue, serve, upload, webhooks
 from headrace.cli.help import examples
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ app.command("logs", epilog=queue.LOGS_EXAMPLES)(queue.logs)
 app.command("result", epilog=queue.RESULT_EXAMPLES)(queue.result)
 app.command("cancel", epilog=queue.CANCEL_EXAMPLES)(queue.cancel)
 app.command("attach", epilog=queue.ATTACH_EXAMPLES)(queue.attach)
+app.command("page", epilog=page.EXAMPLES)(page.page)
 app.command("conformance", epilog=conformance.EXAMPLES)(conformance.conformance)
 app.command("env", epilog=env.EXAMPLES)(env.env)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -194,7 +194,7 @@ def _invitation(server: _Server) -> str:
     python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
     return f"""
 url  {server.url}
-key  {server.key}
+key  {server.key}{_page(server)}
 
 curl -N {server.url}/{APP}/stream \\
   -H 'Authorization: Key {server.key}' -H 'Content-Type: application/json' \\
@@ -208,6 +208,17 @@ for item in client.stream('{APP}', {{'prompt': 'Tell me a story.', 'max_tokens':
 "
 
 Ctrl-C stops the server."""
+
+
+def _page(server: _Server) -> str:
+    """Return the line of the page. It brings its reader in, so it is for a terminal alone: a pipe may be a log."""
+    from headrace.cli.client import asking
+
+    if not sys.stdout.isatty():
+        return ""
+    with asking(server.url, server.key) as client:
+        url = client._call_json("POST", "/v1/page-link")["url"]  # noqa: SLF001 - the SDK keeps it for us
+    return f"\npage {url}  (once, within ten minutes)"
 
 
 def example() -> Path:

@@ -23,6 +23,12 @@ class EndpointSpec:
     item_schema: Mapping[str, Any]  # JSON schema of one event of the stream
     result_schema: Mapping[str, Any]  # JSON schema of the last item, which is run's answer
 
+    @property
+    def queue_path(self) -> str:
+        """The path that a submit names below `/queue/{owner}/{alias}`: where it runs, else where it streams."""
+        path = self.stream_path if self.run_path is None else self.run_path
+        return path or ""
+
 
 @dataclass(frozen=True, slots=True)
 class AppSpec:

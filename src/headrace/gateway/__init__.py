@@ -22,6 +22,8 @@
     events    the one writer of server-sent events
     ops       /health, /ready, /v1/apps
     static_files  files that are served as they lie in the package: the SDK for JavaScript
+    playground  the page: which documents there are, and what they may load
+    page_sessions  who sits at it: single-use links, and the keys that they bring
     openapi   an app's schema document, its stream items included
     llms      /llms.txt: the same for machines that read Markdown
     answers   JSON answers and their headers

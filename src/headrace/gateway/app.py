@@ -15,7 +15,18 @@ from headrace.core.limits import Limits
 from headrace.core.routes import UnknownPath, View
 from headrace.core.spec import AppSpec
 from headrace.core.stored_file import PATH as FILES
-from headrace.gateway import llms, ops, proxy, requests, static_files, tokens, uploads, webhooks
+from headrace.gateway import (
+    llms,
+    ops,
+    page_sessions,
+    playground,
+    proxy,
+    requests,
+    static_files,
+    tokens,
+    uploads,
+    webhooks,
+)
 from headrace.gateway.addresses import Addresses
 from headrace.gateway.answers import (
     Receive,
@@ -34,6 +45,7 @@ from headrace.gateway.files import FileView
 from headrace.gateway.openapi import openapi
 from headrace.gateway.origins import Origins, is_preflight, preflight
 from headrace.gateway.outlet import OUTLET
+from headrace.gateway.page_sessions import PageSessions
 from headrace.gateway.queue import QueueView, store_faults_told
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
@@ -51,6 +63,7 @@ class Door:
     """Who may come in: the rules that a call meets before any route."""
 
     authenticator: Authenticator
+    sessions: PageSessions | None  # of the page; None without authentication
     origins: Origins
     addresses: Addresses
 
@@ -138,6 +151,12 @@ class Gateway:
         if path.startswith(FILES) and not uploads.is_upload(call.method, path):  # and may read it at its own
             await self._rooms.files.answer(call)
             return
+        if (page := playground.page_for(call, self._catalog.routes)) is not None:
+            static_files.answer(page, call)
+            return
+        if path == "/v1/page-session":
+            await page_sessions.answer_session(call, self._door.sessions, self._dispatcher, self._limits)
+            return
         if path == proxy.PATH:
             call = self._proxied(call)
             path = call.path
@@ -145,6 +164,8 @@ class Gateway:
             call.owner = self._owner_of(call)
         if path == "/v1/apps":
             _tell(call, 200, ops.apps(self._catalog))
+        elif path == "/v1/page-link":
+            page_sessions.answer_link(call, self._door.sessions)
         elif path.startswith(webhooks.PATH):
             with store_faults_told():
                 await self._rooms.webhooks.answer(call)

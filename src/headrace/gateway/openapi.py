@@ -48,16 +48,31 @@ _ERROR_SCHEMA: Final[Json] = {
     },
 }
 
+#: What a submit is answered (protocol section 7.2).
+_SUBMITTED_SCHEMA: Final[Json] = {
+    "type": "object",
+    "required": ["status", "request_id", "response_url", "status_url", "cancel_url", "queue_position"],
+    "properties": {
+        "status": {"const": "IN_QUEUE"},
+        "request_id": {"type": "string"},
+        "response_url": {"type": "string", "format": "uri"},
+        "status_url": {"type": "string", "format": "uri"},
+        "cancel_url": {"type": "string", "format": "uri"},
+        "queue_position": {"type": "integer", "minimum": 0},
+    },
+}
+
 
 def openapi(app: AppSpec, server: str) -> Json:
     """Return the document of one app, served at `{server}/{owner}/{alias}/openapi.json`."""
-    schemas: Json = {"Error": _ERROR_SCHEMA}
+    schemas: Json = {"Error": _ERROR_SCHEMA, "Submitted": _SUBMITTED_SCHEMA}
     paths: Json = {}
     for endpoint in app.endpoints:
         if endpoint.run_path is not None:
             paths[f"/{app.name}{endpoint.run_path}"] = {"post": _run(app, endpoint, schemas)}
         if endpoint.stream_path is not None:
             paths[f"/{app.name}{endpoint.stream_path}"] = {"post": _stream(app, endpoint, schemas)}
+        paths[f"/queue/{app.name}{endpoint.queue_path}"] = {"post": _queue(app, endpoint, schemas)}
     return {
         "openapi": "3.2.0",
         "info": {"title": app.name, "description": app.doc, "version": "1"},
@@ -87,6 +102,12 @@ def _stream(app: AppSpec, endpoint: EndpointSpec, schemas: Json) -> Json:
     answer = {"text/event-stream": {"itemSchema": _hoist(endpoint.item_schema, schemas)}}
     meaning = "Every item as it is made, one `data:` line of JSON each. The end of the body is the end."
     return _operation(app, endpoint, "stream", meaning, answer, schemas)
+
+
+def _queue(app: AppSpec, endpoint: EndpointSpec, schemas: Json) -> Json:
+    answer = {"application/json": {"schema": {"$ref": "#/components/schemas/Submitted"}}}
+    meaning = "The request is on the disk and in line. Its result is at `response_url`, once it is over."
+    return _operation(app, endpoint, "queue", meaning, answer, schemas)
 
 
 def _operation(app: AppSpec, endpoint: EndpointSpec, view: str, meaning: str, answer: Json, schemas: Json) -> Json:

@@ -47,6 +47,7 @@ def apps(catalog: Catalog) -> dict[str, Any]:
                         "views": {
                             "run": _full(app.name, endpoint.run_path),
                             "stream": _full(app.name, endpoint.stream_path),
+                            "queue": f"/queue/{app.name}{endpoint.queue_path}",
                         },
                     }
                     for endpoint in app.endpoints

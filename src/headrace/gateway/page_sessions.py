@@ -1,0 +1,156 @@
+"""Who sits at the page: single-use codes in links, and the keys that they are exchanged for.
+
+    POST  /v1/page-link     with a key     ->  {"url", "expires_at"}   a link to the page, a code in its fragment
+    POST  /v1/page-session  {"code": …}    ->  {"key", "expires_at"}   once, and for as long as the code is good
+
+A code is 256 random bits and stands in a URL's fragment, which no browser sends and no log holds. The key that it
+gives is the session's own: it stands for the key that the link was made with, so that the page sees that key's
+requests, and ends with the node, after `SESSION_S`, or when that key is revoked. Nothing is written to a disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from headrace.core.errors import RequestError
+from headrace.core.keys import KeyId
+from headrace.core.limits import Limits
+from headrace.gateway.answers import value_answer
+from headrace.gateway.body import HeldBytes, check_media_type, check_object, read_body
+from headrace.gateway.calls import Call
+from headrace.store.port import KeyStore
+from headrace.supervisor.dispatch import Dispatcher
+
+#: Seconds for which a link is good: time enough to find the window, not to find the paper it was printed on.
+CODE_S: Final = 600
+
+#: Seconds for which a page may use the key it got: a working day.
+SESSION_S: Final = 12 * 3600
+
+#: Codes and sessions that are good at once; of more, the oldest end. Each costs some 300 bytes.
+CODES_MAX: Final = 256
+SESSIONS_MAX: Final = 1_024
+
+_RANDOM_BYTES: Final = 32
+
+#: Before a session's key, to tell it from others in the eyes of people; fal's clients take any `id:secret`.
+_KEY_PREFIX: Final = "page:"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a code or a session's key stands for."""
+
+    owner: KeyId
+    expires_at: int  # seconds since 1970
+
+
+class PageSessions:
+    """A node's key store, and the sessions of its page beside it."""
+
+    def __init__(self, keys: KeyStore, *, clock: Callable[[], float] = time.time) -> None:
+        self._keys = keys
+        self._clock = clock
+        # By the hash of their text: what a lookup's time tells of a hash tells nothing of the text.
+        self._codes: dict[bytes, Grant] = {}
+        self._sessions: dict[bytes, Grant] = {}
+
+    def new_code(self, owner: KeyId) -> tuple[str, int]:
+        """Return a code that can be exchanged once for a session of this key, and when it ends."""
+        return self._add(self._codes, CODES_MAX, owner, CODE_S, "")
+
+    def exchange(self, code: str) -> tuple[str, int] | None:
+        """Return a session's key and when it ends, or None for a code that is unknown, used or too old."""
+        grant = self._codes.pop(_digest(code), None)
+        if grant is None or not self._is_good(grant):
+            return None
+        return self._add(self._sessions, SESSIONS_MAX, grant.owner, SESSION_S, _KEY_PREFIX)
+
+    def verify(self, text: str) -> KeyId | None:
+        """Return whose key `text` is, a session's included."""
+        if not text.startswith(_KEY_PREFIX):
+            return self._keys.verify(text)
+        grant = self._sessions.get(_digest(text))
+        return grant.owner if grant is not None and self._is_good(grant) else None
+
+    def knows(self, id_: KeyId) -> bool:
+        """Whether there is such a key, and it was not revoked."""
+        return self._keys.knows(id_)
+
+    def _is_good(self, grant: Grant) -> bool:
+        return self._clock() < grant.expires_at and self._keys.knows(grant.owner)
+
+    def _add(
+        self, grants: dict[bytes, Grant], count_max: int, owner: KeyId, life_s: int, prefix: str
+    ) -> tuple[str, int]:
+        for digest in [digest for digest, grant in grants.items() if not self._is_good(grant)]:
+            del grants[digest]
+        while len(grants) >= count_max:
+            del grants[next(iter(grants))]
+        text = prefix + secrets.token_urlsafe(_RANDOM_BYTES)
+        grant = Grant(owner, int(self._clock()) + life_s)
+        grants[_digest(text)] = grant
+        return text, grant.expires_at
+
+
+def link(url: str, code: str) -> str:
+    """Return the link that opens a node's page with a code."""
+    return f"{url}/#code={code}"
+
+
+def answer_link(call: Call, sessions: PageSessions | None) -> None:
+    """Make a link for the caller's key; without authentication (`sessions` is None) the page needs no code."""
+    call.allow("POST")
+    told: dict[str, object] = {"url": f"{call.base_url}/", "expires_at": None}
+    if sessions is not None:
+        assert call.owner is not None, "authenticated"
+        code, expires_at = sessions.new_code(call.owner)
+        told = {"url": link(call.base_url, code), "expires_at": expires_at}
+    call.extra.append((b"cache-control", b"no-store"))
+    call.answer(value_answer(200, told, call.id))
+
+
+async def answer_session(
+    call: Call, sessions: PageSessions | None, dispatcher: Dispatcher, limits: Limits
+) -> None:
+    """Exchange a code for a session's key. Raises `RequestError` (401) for one that gives none."""
+    call.allow("POST")
+    code = await _code_of(call, dispatcher, limits)
+    if sessions is None:
+        told: dict[str, object] = {"key": None, "expires_at": None}
+    elif (session := sessions.exchange(code)) is not None:
+        told = {"key": session[0], "expires_at": session[1]}
+    else:
+        raise RequestError(
+            "unauthorized",
+            "This link was used before, or is older than ten minutes. "
+            "On the server's machine, `headrace page` prints another.",
+        )
+    call.extra.append((b"cache-control", b"no-store"))
+    call.answer(value_answer(200, told, call.id))
+
+
+async def _code_of(call: Call, dispatcher: Dispatcher, limits: Limits) -> str:
+    held = HeldBytes(dispatcher.bodies)
+    try:
+        body = await read_body(call.receive, call.headers, limits, held)
+        check_media_type(call.headers, body)
+        code = orjson.loads(check_object(body, limits)).get("code")
+    finally:
+        held.let_go()
+    if not isinstance(code, str):
+        message = "Input should be a text"
+        detail = [{"loc": ["body", "code"], "msg": message, "type": "string_type", "input": code}]
+        raise RequestError("validation_error", message, detail=detail)
+    return code
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
