@@ -2,7 +2,7 @@
 
     python bench/store.py                    64 submitters at full durability, on this disk
     python bench/store.py --sync-ms 4        as if each sync took 4 ms longer (needs a C compiler)
-    python bench/store.py --old 1000000      with that many ended requests in the file; --expire: forgetting them
+    python bench/store.py --old 1000000      with that many ended requests, beside a store that has none, as a ratio
     python bench/store.py --busy 0.9         beside an event loop that is 90 % busy with other things
 
 It prints what one sync of this disk takes beside it: without that the rest means nothing.
@@ -25,9 +25,13 @@ sys.path.insert(0, str(ROOT))
 from headrace.core.request import RequestId  # noqa: E402
 from headrace.store.port import NewRequest  # noqa: E402
 from headrace.store.sqlite import Durability, SqliteStore, StoreSettings  # noqa: E402
+from headrace.supervisor.queue import EXPIRE_AT_ONCE, EXPIRE_PAUSE_S  # noqa: E402
 from tests.support import disk  # noqa: E402
 
 BODY = b'{"prompt": "a watercolour of a mill by a river, early in the morning", "seed": 42}'
+
+#: Seconds for which each of several stores is measured at a time.
+SLICE_S = 0.5
 
 #: As many ended requests as asked for, an hour of them, without going through the front door one by one.
 FILL = """
@@ -95,36 +99,72 @@ async def submit(store: SqliteStore, submitters: int, seconds: float) -> list[fl
 async def expire(store: SqliteStore, done: list[int]) -> None:
     """Forget old requests, a step at a time, as a node does."""
     while True:
-        done.append((await store.expire(time.time() + 3600, limit=100)).requests)
-        await asyncio.sleep(0.05)
+        done.append((await store.expire(time.time() + 3600, limit=EXPIRE_AT_ONCE)).requests)
+        await asyncio.sleep(EXPIRE_PAUSE_S)
 
 
-async def measure(args: argparse.Namespace, folder: Path) -> dict[str, float]:
+def written_bytes() -> int:
+    """What this process has written to files, the write-ahead log and the checkpoints together; 0 where nobody tells."""
+    told = Path("/proc/self/io")
+    return int(told.read_text().partition("wchar: ")[2].split()[0]) if told.exists() else 0
+
+
+async def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     settings = StoreSettings(durability=Durability(args.durability))
-    if args.old:
-        await SqliteStore(folder, settings).close()
-        fill(folder, args.old)
+    if args.busy:
+        keep_busy(asyncio.get_running_loop(), args.busy)
+    (folder / "none").mkdir()
+    if not args.old:
+        async with SqliteStore(folder / "none", settings) as store:
+            await submit(store, args.submitters, 0.5)
+            before = written_bytes()
+            waits = await submit(store, args.submitters, args.seconds)
+            seen = told(waits, args.seconds, written_bytes() - before)
+        return {**seen, "submitters": args.submitters, "busy": args.busy}
+    (folder / "old").mkdir()
+    await SqliteStore(folder / "old", settings).close()
+    fill(folder / "old", args.old)
+    async with SqliteStore(folder / "none", settings) as none, SqliteStore(folder / "old", settings) as old:
+        return await compare(args, none, old)
+
+
+async def compare(args: argparse.Namespace, none: SqliteStore, old: SqliteStore) -> dict[str, object]:
+    """Submit by turns to a store with nothing in it, to one with old requests, and to that one while it forgets them.
+
+    What else the machine does meets all three alike.
+    """
+    waits: dict[str, list[float]] = {"none": [], "old": [], "expiring": []}
+    written = dict.fromkeys(waits, 0)
     expired: list[int] = []
-    async with SqliteStore(folder, settings) as store:
-        if args.busy:
-            keep_busy(asyncio.get_running_loop(), args.busy)
-        expiry = asyncio.create_task(expire(store, expired)) if args.expire else None
-        await submit(store, args.submitters, 0.5)
-        began = time.perf_counter()
-        waits = await submit(store, args.submitters, args.seconds)
-        elapsed = time.perf_counter() - began
-        if expiry is not None:
-            expiry.cancel()
+    for turn in range(1 + round(args.seconds / SLICE_S)):
+        for name, seen in waits.items():
+            store = none if name == "none" else old
+            expiry = asyncio.create_task(expire(store, expired)) if name == "expiring" else None
+            before = written_bytes()
+            slice_ = await submit(store, args.submitters, SLICE_S)
+            if expiry is not None:
+                expiry.cancel()
+            if turn:  # the first warms up
+                seen += slice_
+                written[name] += written_bytes() - before
+    each = {name: told(sorted(seen), args.seconds, written[name]) for name, seen in waits.items()}
+    ratios = {
+        f"{name}_{what}": round(each[name][what] / each["none"][what], 2)
+        for name in ("old", "expiring")
+        for what in ("acks_per_s", "p50_ms", "p99_ms", "written_kib")
+    }
+    return {**each, "ratios": ratios, "old_requests": args.old, "expired": sum(expired)}
+
+
+def told(waits: list[float], seconds: float, written: int) -> dict[str, float]:
+    """What to tell of some submits' sorted waits, and of the bytes that were written meanwhile."""
     middle, late = (waits[int(len(waits) * part)] * 1000 for part in (0.5, 0.99))
     return {
-        "acks_per_s": round(len(waits) / elapsed),
+        "acks_per_s": round(len(waits) / seconds),
         "p50_ms": round(middle, 2),
         "p99_ms": round(late, 2),
         "worst_ms": round(waits[-1] * 1000, 2),
-        "submitters": args.submitters,
-        "old": args.old,
-        "expired": sum(expired),
-        "busy": args.busy,
+        "written_kib": round(written / len(waits) / 1024, 1),  # for each submit
     }
 
 
@@ -135,7 +175,6 @@ def main() -> None:
     parser.add_argument("--durability", choices=["full", "fast"], default="full")
     parser.add_argument("--sync-ms", type=float, default=0, help="what each sync takes longer than this disk's")
     parser.add_argument("--old", type=int, default=0, help="ended requests in the file")
-    parser.add_argument("--expire", action="store_true", help="forget them meanwhile")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--busy", type=float, default=0, help="the share of time that the loop has other work")
     parser.add_argument("--folder", type=Path, help="where to put the file: the disk to measure")
@@ -151,7 +190,8 @@ def main() -> None:
     if args.json:
         print(json.dumps(seen))
     else:
-        print("\n".join(f"{name:12} {value:>12,}" for name, value in seen.items()))
+        for name, value in seen.items():
+            print(f"{name:12} {value:>12,}" if isinstance(value, int | float) else f"{name:12} {value}")
 
 
 if __name__ == "__main__":

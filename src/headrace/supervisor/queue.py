@@ -42,6 +42,11 @@ _log = logging.getLogger(__name__)
 #: Who holds the leases. One node has the store to itself, so whatever was held when it opens is nobody's.
 NODE: Final = "local"
 
+#: Ended requests that are forgotten in one step, and seconds between two steps while there are more: a submit in
+#: between waits for one of them at most.
+EXPIRE_AT_ONCE: Final = 100
+EXPIRE_PAUSE_S: Final = 0.05
+
 
 class Queue:
     """The queued requests of all apps of a node."""
@@ -94,8 +99,8 @@ class Queue:
         while True:
             await asyncio.sleep(self._limits.expire_every_s)
             try:
-                while (await self._store.expire(time.time(), limit=100)).has_more:
-                    await asyncio.sleep(0.05)  # bounded steps: a submit in between waits for one of them at most
+                while (await self._store.expire(time.time(), limit=EXPIRE_AT_ONCE)).has_more:
+                    await asyncio.sleep(EXPIRE_PAUSE_S)
             except (StoreUnavailable, StoreBusy) as fault:
                 _log.warning("old requests were not forgotten: %s", fault)
 
