@@ -285,6 +285,7 @@ def test_a_full_disk_costs_one_request_its_file_and_nobody_else_anything():
         answer = server.post(f"{APP}/say")
         assert (answer.status, answer.json["error_type"]) == (503, "files_unavailable")
         assert answer.headers["x-fal-needs-retry"] == "1"
+        eventually(lambda: "a file could not be kept" in server.log, "the operator is told, too")
         assert server.post(f"{APP}/draw", {"sync_mode": True}).status == 200
         with server.open(f"{APP}/draw/stream", {"sync_mode": True}) as stream:
             stream.read_until(b"images")

@@ -25,6 +25,7 @@ from headrace.core.limits import Limits
 from headrace.core.netguard import UrlRefused
 from headrace.core.stored_file import PATH, NewFile, id_in_url
 from headrace.files.folder import FileBounds, FileFolder, FilesUnavailable, FileTooLarge
+from headrace.runner.blame import log
 from headrace.runner.threads import in_own_thread
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class RunnerFiles:
             message = f"The app made a file of more than {fault.bytes_max} bytes."
             raise RequestError("file_too_large", message) from None
         except FilesUnavailable as fault:
+            log(f"request {call.request.request_id}: a file could not be kept", fault)
             raise RequestError("files_unavailable", f"A file could not be kept: {fault}.") from None
         return call.base_url + file.path
 
