@@ -147,9 +147,12 @@ def test_an_http_1_0_client_gets_it_too(server):
 def test_a_file_is_only_read(server):
     file = kept(server)
 
-    for method in ("POST", "PUT", "DELETE", "PATCH"):
+    for method in ("DELETE", "PATCH"):
         answer = server.request(method, file.path)
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+    for method in ("POST", "PUT"):  # new files are sent below the same path
+        assert server.request(method, file.path, b"other").status == 404
+    assert get(server, file).body == CONTENT
 
 
 # --- what is not there ----------------------------------------------------------------------------------------
