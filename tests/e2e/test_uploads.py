@@ -19,6 +19,7 @@ from headrace.core.keys import KeyId
 from headrace.core.upload_token import UploadToken, token_text
 from tests.support.official import key_of
 from tests.support.server import PATIENCE_S, ROOT, Answer, RawStream, Server, eventually, running_server
+from tests.unit.test_stored_file import NAMES
 
 #: One small model: files are the gateway's alone.
 MODEL = ROOT / "examples" / "hello_stream.py"
@@ -244,6 +245,17 @@ def test_parts_are_no_larger_together_than_a_file_may_be(server):
     )
     assert refused.status == 422
     assert server.post(below(urls["upload_url"], "complete"), {"parts": [first.json]}).status == 200
+
+
+def test_parts_that_are_next_to_nothing_take_room_too(server):
+    urls = promised(server, "initiate-multipart")
+    answers = [put(server, below(urls["upload_url"], n), b"") for n in range(1, 20)]
+
+    # A million bytes are one caller's here, and each of them counts as 65,536.
+    assert [answer.status for answer in answers] == [200] * 15 + [429] * 4
+    parts = [answer.json for answer in answers[:15]]
+    assert server.post(below(urls["upload_url"], "complete"), {"parts": parts}).status == 200
+    assert server.request("GET", urls["file_url"]).body == b""
 
 
 # --- what is refused, and what is left of it ----------------------------------------------------------------------
@@ -578,6 +590,37 @@ def test_addresses_are_those_that_the_client_knows(server):
 
     assert by_name.json["upload_url"].startswith(f"http://localhost:{server.port}/storage/upload/")
     assert by_name.json["file_url"].startswith(f"http://localhost:{server.port}/files/")
+
+
+@pytest.mark.promise("A7")
+def test_names_are_data_by_whatever_way_they_come(server):
+    data = server.folder / "data"
+    outside = lambda: {path for path in server.folder.rglob("*") if "files" not in path.parts}  # noqa: E731
+    before = outside()
+    for name in [name for name in NAMES if "\ud800" not in name]:  # JSON cannot say half of a letter
+        urls = promised(server, file_name=name)
+        assert put(server, urls["upload_url"], name.encode()).status == 200
+        assert server.request("GET", urls["file_url"]).body == name.encode()
+
+    assert outside() == before
+    assert {path.name for path in (data / "files").iterdir()} <= {"ids", "blobs", "new", "parts"}
+
+
+@pytest.mark.promise("A8")
+@pytest.mark.parametrize(
+    "content_type", ["text/html", "image/svg+xml", "application/xhtml+xml", "text/javascript"]
+)
+def test_what_a_browser_would_run_is_a_download(server, content_type):
+    urls = promised(server, content_type=content_type, file_name="page.html")
+    put(server, urls["upload_url"], b"<script>alert(1)</script>")
+
+    headers = server.request("GET", urls["file_url"]).headers
+
+    assert headers["content-disposition"].startswith("attachment;")
+    assert (headers["x-content-type-options"], "sandbox" in headers["content-security-policy"]) == (
+        "nosniff",
+        True,
+    )
 
 
 def test_what_is_put_twice_takes_its_room_once(server):

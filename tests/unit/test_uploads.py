@@ -13,7 +13,14 @@ from headrace.core.stored_file import FileId, NewFile, StoredPart
 from headrace.core.uploads import FINISHED_MAX, Upload, Uploads, part_number, parts_in_order
 
 ADA, BOB = KeyId("hr_aaaaaaaaaaaa"), KeyId("hr_bbbbbbbbbbbb")
-LIMITS = Limits(file_bytes_max=100, uploads_max=3, uploads_bytes_max=200, upload_parts_max=50, upload_idle_s=60.0)
+LIMITS = Limits(
+    file_bytes_max=100,
+    uploads_max=3,
+    uploads_bytes_max=200,
+    upload_parts_max=50,
+    upload_idle_s=60.0,
+    upload_part_bytes_min=4,
+)
 FILE = NewFile(content_type="image/png", name="a cat.png", id=FileId("f" * 32))
 
 _counter = itertools.count(1)
@@ -117,6 +124,18 @@ def test_a_part_that_comes_again_takes_the_place_of_the_first_and_an_end_gives_a
     assert (uploads.bytes_taken, upload.parts[1].size) == (25, 5)
     uploads.end(upload, is_finished=False)
     assert (uploads.bytes_taken, len(uploads)) == (0, 0)
+
+
+def test_a_part_counts_as_a_file_of_its_own_however_small_it_is():
+    uploads = Uploads(LIMITS)
+    upload = begun(uploads)
+    for number in (1, 2, 1):
+        uploads.take(ADA, uploads.cost_of(1))
+        uploads.keep_part(upload, number, StoredPart(1, "e"))
+
+    assert (uploads.bytes_taken, uploads.cost_of(0), uploads.cost_of(5)) == (8, 4, 5)
+    uploads.end(upload, is_finished=True)
+    assert uploads.bytes_taken == 0
 
 
 def said(*numbers: int) -> list[dict[str, object]]:

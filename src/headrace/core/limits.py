@@ -137,6 +137,8 @@ class Limits:
     uploads_max: int = 256
     #: Bytes of all uploads that are no file yet, parts and what is coming in; one key may have half of them.
     uploads_bytes_max: int = 4 * 1024 * 1024 * 1024
+    #: Bytes that a part counts as at least: it is a file of its own, and an entry in memory.
+    upload_part_bytes_min: int = 64 * 1024
     #: Parts of one file. S3's own bound, so that clients made for it fit.
     upload_parts_max: int = 10_000
     #: Seconds an upload may stay unfinished without a byte; then its address takes no more, and its parts go.

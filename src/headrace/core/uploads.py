@@ -113,11 +113,18 @@ class Uploads:
             del self._bytes_by_owner[owner]
 
     def keep_part(self, upload: Upload, number: int, part: StoredPart) -> None:
-        """Note a part that is on the disk, in the place of an earlier one with its number. Its bytes are taken."""
+        """Note a part that is on the disk, in the place of an earlier one with its number.
+
+        What it counts as (`cost_of`) is taken already.
+        """
         earlier = upload.parts.get(number)
         if earlier is not None:
-            self.give_back(upload.owner, earlier.size)
+            self.give_back(upload.owner, self.cost_of(earlier.size))
         upload.parts[number] = part
+
+    def cost_of(self, size: int) -> int:
+        """Return the bytes that a part of that size counts as."""
+        return max(size, self._limits.upload_part_bytes_min)
 
     def end(self, upload: Upload, *, is_finished: bool) -> None:
         """Let go of an upload; with `is_finished`, remember that there is a file."""
@@ -127,7 +134,7 @@ class Uploads:
             del self._count_by_owner[upload.owner]
         upload.is_over = True
         for part in upload.parts.values():
-            self.give_back(upload.owner, part.size)
+            self.give_back(upload.owner, self.cost_of(part.size))
         upload.parts.clear()
         if is_finished:
             self._finished[upload.id] = upload

@@ -232,7 +232,7 @@ class UploadView:
         return file.path
 
     async def _take_part(self, call: Call, upload: Upload, number: int) -> None:
-        with self._arrival(call, upload.owner) as body:
+        with self._arrival(call, upload.owner, least=self.uploads.cost_of(0)) as body:
             part = await self._parts.put(upload.id, number, body.pieces())
             if upload.is_over:
                 await self._drop(upload)
@@ -268,11 +268,12 @@ class UploadView:
         return self._turns.setdefault(upload.id, asyncio.Lock())
 
     @contextlib.contextmanager
-    def _arrival(self, call: Call, owner: KeyId | None) -> Iterator[_Arrival]:
+    def _arrival(self, call: Call, owner: KeyId | None, *, least: int = 0) -> Iterator[_Arrival]:
         """Have room for a body that comes in, on the disk and in memory, as long as it comes in."""
         held = HeldBytes(self._dispatcher.bodies)
         body = _Arrival(call, self.uploads, owner, self._limits)
         try:
+            body.take(least)
             held.grow_to(_HELD_BYTES)
             yield body
         except FileTooLarge as fault:
@@ -280,7 +281,7 @@ class UploadView:
         finally:
             held.let_go()
             if not body.is_kept:
-                self.uploads.give_back(owner, body.size)
+                self.uploads.give_back(owner, body.taken)
 
     async def _object(self, call: Call) -> dict[str, Any]:
         """Return the JSON object that a call brings."""
@@ -308,18 +309,25 @@ class _Arrival:
     """A body as it comes in: counted, bounded, and handed on."""
 
     def __init__(self, call: Call, uploads: Uploads, owner: KeyId | None, limits: Limits) -> None:
-        self.size = 0
-        self.is_kept = False  # whether its bytes still count when it is over
+        self.taken = 0  # bytes that it counts as
+        self.is_kept = False  # whether they still count when it is over
         self._call = call
         self._uploads = uploads
         self._owner = owner
         self._limits = limits
 
+    def take(self, count: int) -> None:
+        """Count so many bytes more. Raises `RequestError` (429)."""
+        self._uploads.take(self._owner, count)
+        self.taken += count
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the bytes. Raises `RequestError` and `ClientLeft`."""
+        size = 0
         async for piece in arriving(self._call.receive, self._call.headers, self._limits):
-            self._uploads.take(self._owner, len(piece))
-            self.size += len(piece)
+            size += len(piece)
+            if size > self.taken:
+                self.take(size - self.taken)
             yield piece
 
 
