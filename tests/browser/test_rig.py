@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.support.browser import Complaints, site
+from tests.support import browser as rig
+from tests.support.browser import Complaints, need_chromium, site
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,14 @@ def test_a_context_knows_nothing_of_the_one_before(browser):
             context.close()
 
     assert [None, None] == values
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [(None, pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_without_a_browser_tests_are_skipped_and_in_ci_they_fail(monkeypatch, ci, outcome):
+    monkeypatch.setattr(rig, "CHROMIUM", "/nowhere/chromium")
+    monkeypatch.delenv("CI", raising=False)
+    if ci is not None:
+        monkeypatch.setenv("CI", ci)
+
+    with pytest.raises(outcome, match="/nowhere/chromium is missing"):
+        need_chromium()

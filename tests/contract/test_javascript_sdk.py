@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.javascript import SDK, JavaScriptError, running_node
+from tests.support.resuming import cut_wire
 from tests.support.scripted import (
     CLOSE,
     HOLD,
@@ -407,6 +408,76 @@ def test_nothing_is_handed_over_behind_an_abort(node) -> None:
     )
     with scripted([STREAM_HEAD + THREE, HOLD]) as server:
         assert [1, True] == node.run(script, url=server.url)
+
+
+# --- what is sent again ---------------------------------------------------------------------------------------------
+
+SUBMITTED = b'{"request_id": "r-1", "status": "IN_QUEUE"}'
+FULL = answer(503, b'{"detail": "full", "error_type": "overloaded"}', "X-Fal-Needs-Retry: 1")
+ID = 'const requestId = "0f8fad5b-d9cb-469f-a165-70867728950e";\n'
+
+
+def test_a_submit_says_what_fals_does_and_has_a_key_of_its_own(node) -> None:
+    script = (
+        FAL
+        + """
+        const webhookUrl = "https://me.example/hook?x=1&y";
+        const options = { input: { a: 1 }, webhookUrl, priority: "low", hint: "runner-7", startTimeout: 2.5 };
+        return [await fal.queue.submit("me/app/fast", options), await fal.queue.submit("me/app/fast", options)];
+    """
+    )
+    with scripted([answer(200, SUBMITTED)]) as server:
+        assert ["r-1", "r-1"] == [told["request_id"] for told in node.run(script, url=server.url)]
+
+    first, second = server.requests
+    assert "POST /queue/me/app/fast?fal_webhook=https%3A%2F%2Fme.example%2Fhook%3Fx%3D1%26y HTTP/1.1" == first.line
+    sent = first.headers
+    assert ("low", "runner-7", "2.5") == tuple(
+        sent[name] for name in ("x-fal-queue-priority", "x-fal-runner-hint", "x-fal-request-timeout")
+    )
+    assert sent["idempotency-key"] != second.headers["idempotency-key"]
+
+
+@pytest.mark.parametrize(
+    ("call", "script", "requests"),
+    [
+        pytest.param('fal.queue.submit("me/app")', [FULL], 3, id="a submit that is refused for now"),
+        pytest.param('fal.queue.submit("me/app")', [CLOSE], 3, id="a submit that nobody answered"),
+        pytest.param('fal.queue.submit("me/app")', [answer(422, FIELDS)], 1, id="a submit that is wrong"),
+        pytest.param('fal.queue.cancel("me/app", { requestId })', [CLOSE], 3, id="a cancel that nobody answered"),
+        pytest.param('fal.queue.result("me/app", { requestId })', [FULL], 1, id="a result that is the model's own 503"),
+        pytest.param('fal.run("me/app")', [FULL], 1, id="a run that is refused for now"),
+        pytest.param('fal.run("me/app")', [CLOSE], 1, id="a run that nobody answered"),
+    ],
+)  # fmt: skip
+def test_what_is_sent_again_and_how_often(node, call: str, script, requests: int) -> None:
+    with scripted(script) as server:
+        with pytest.raises(JavaScriptError):
+            node.run(FAL + ID + f"await {call};", url=server.url)
+
+    assert requests == len(server.requests)
+    assert 1 == len({request.headers.get("idempotency-key") for request in server.requests})
+
+
+def test_a_status_stream_that_is_cut_is_followed_by_questions(node) -> None:
+    script = (
+        FAL
+        + ID
+        + """
+        const updates = [];
+        const onQueueUpdate = ({ status }) => updates.push(status);
+        const { status } = await fal.queue.subscribeToStatus("me/app", { requestId, mode: "streaming", onQueueUpdate });
+        return [status, updates];
+    """
+    )
+    streamed = STREAM_HEAD + event(b'{"status": "IN_PROGRESS"}')
+    with scripted([streamed, CLOSE]) as before, scripted([answer(200, b'{"status": "COMPLETED"}')]) as after:
+        with cut_wire([before.port, after.port], []) as wire:
+            told = node.run(script, url=wire.url)
+
+    assert ["COMPLETED", ["IN_PROGRESS", "COMPLETED"]] == told
+    assert "/status?" not in before.requests[0].line and "/status/stream" in before.requests[0].line
+    assert after.requests[0].line.split()[1].endswith("/status")
 
 
 # --- storage --------------------------------------------------------------------------------------------------------

@@ -248,9 +248,11 @@ export class FalStream {
   async #read(timeout) { // one connection, to its end
     const silence = new AbortController();
     const call = { ...this.#next(), signal: limited(this.#signal, silence.signal) };
-    const told = new IdleTimeout(`${call.path}: not a byte for ${timeout} ms`, this);
     let since = performance.now(); // we wait for a byte
-    const look = () => performance.now() - since >= timeout && silence.abort(told);
+    const look = () => {
+      if (performance.now() - since < timeout) return;
+      silence.abort(new IdleTimeout(`${call.path}: not a byte for ${timeout} ms`, this));
+    };
     const watch = timeout < Infinity && setInterval(look, Math.min(timeout / 8, 1_000));
     try {
       const { status, headers, body } = this.#opened(await send(this.#settings, call));
