@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -207,6 +209,37 @@ def test_a_blob_that_a_power_loss_cut_is_not_handed_out_and_is_replaced(folder):
 
     assert content_of(folder, file.id) is None
     assert content_of(folder, folder.put(b"meow", PNG, now=NOW).id) == b"meow"
+
+
+WRITER = """
+import pathlib, sys, time
+from headrace.core.stored_file import NewFile
+from headrace.files.folder import FileBounds, FileFolder
+folder = FileFolder(pathlib.Path(sys.argv[1]), FileBounds(1 << 20, 1e9, 0))
+print("begun", flush=True)
+for n in range(10**9):
+    print(folder.put(b"%d" % (n % 50) * 1_000, NewFile(content_type="text/plain"), now=time.time()).id, flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_every_file_whole_or_none(folder):
+    for kept in (1, 20, 60):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder.root)], stdout=subprocess.PIPE, text=True
+        )
+        told = [writer.stdout.readline().strip() for _ in range(1 + kept)]
+        writer.kill()
+        told += writer.stdout.read().split("\n")[:-1]  # a last line without its end was cut
+        writer.stdout.close()
+        writer.wait(30)
+
+        for id_ in told[1:]:
+            opened = folder.open(id_, now=NOW)
+            assert hashlib.sha256(opened.read(0, 1 << 20)).hexdigest() == opened.file.digest
+            opened.close()
+    found = [path.stem for path in folder.root.glob("ids/*/*.json")]
+    assert len(found) >= 81
+    assert all(folder.open(id_, now=NOW) is not None for id_ in found)
 
 
 # --- a disk that says no --------------------------------------------------------------------------------------
