@@ -30,6 +30,7 @@ from headrace.core.errors import FileFault
 from headrace.core.file_room import FileRoom
 from headrace.core.keys import KeyFault
 from headrace.core.routes import RouteTable
+from headrace.core.uploads import Uploads
 from headrace.data_dir import (
     StartFault,
     key_for_the_user,
@@ -176,7 +177,7 @@ class Node:
         gateway = Gateway(rooms, door, self._limits)
         listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
         meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
-        meters.watch(lambda: _file_readings(files))
+        meters.watch(lambda: _file_readings(files, rooms.uploads.uploads))
         await queue.open()
         for sock, context in sockets:
             await listeners.open(sock, context)
@@ -294,9 +295,11 @@ class Node:
         listeners.hang_up()
 
 
-def _file_readings(files: BlobStore) -> Iterable[Reading]:
+def _file_readings(files: BlobStore, uploads: Uploads) -> Iterable[Reading]:
     yield Reading("headrace_files", {}, files.swept.files)
     yield Reading("headrace_files_bytes", {}, files.swept.bytes)
+    yield Reading("headrace_uploads", {}, len(uploads))
+    yield Reading("headrace_uploads_bytes", {}, uploads.bytes_taken)
 
 
 def _device_readings(devices: Devices) -> Iterable[Reading]:

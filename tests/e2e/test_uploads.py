@@ -381,6 +381,8 @@ def test_a_full_disk_refuses_and_keeps_nothing():
         ]
 
         assert [told(answer) for answer in answers] == [(503, "store_unavailable")] * 3
+        for answer in answers:
+            assert f"request {answer.headers['x-fal-request-id']}: a file cannot be taken: " in server.log
         assert (unfinished(server), kept_digests(server)) == ([], set())
         assert server.post("/demo/hello", {"name": "x"}).status == 200
 
@@ -621,6 +623,23 @@ def test_what_a_browser_would_run_is_a_download(server, content_type):
         "nosniff",
         True,
     )
+
+
+def test_what_is_unfinished_is_told_in_the_metrics(guarded):
+    mine = own_key(guarded)
+
+    def figures() -> list[float]:
+        lines = guarded.request("GET", "/metrics", headers=mine).body.decode().splitlines()
+        names = ("headrace_uploads ", "headrace_uploads_bytes ")
+        return [float(line.split()[1]) for name in names for line in lines if line.startswith(name)]
+
+    count, taken = figures()
+    urls = promised(guarded, "initiate-multipart", mine)
+    part = put(guarded, below(urls["upload_url"], 1), b"x" * 100_000)
+
+    assert figures() == [count + 1, taken + 100_000]
+    guarded.post(below(urls["upload_url"], "complete"), {"parts": [part.json]})
+    assert figures() == [count, taken]
 
 
 def test_what_is_put_twice_takes_its_room_once(server):

@@ -67,11 +67,7 @@ class Uploads:
         self._finished: dict[UploadId, Upload] = {}  # oldest first
         self._count_by_owner: Counter[KeyId | None] = Counter()
         self._bytes_by_owner: Counter[KeyId | None] = Counter()
-
-    @property
-    def bytes_taken(self) -> int:
-        """Bytes that have come and are no file yet."""
-        return self._bytes_by_owner.total()
+        self.bytes_taken = 0  # by all of them: what has come, and is no file yet
 
     def __len__(self) -> int:
         return len(self._open)
@@ -104,10 +100,12 @@ class Uploads:
         if self.bytes_taken + count > bytes_max or self._bytes_by_owner[owner] + count > bytes_max // 2:
             raise _overloaded("Unfinished uploads take all the room there is for them; try again.")
         self._bytes_by_owner[owner] += count
+        self.bytes_taken += count
 
     def give_back(self, owner: KeyId | None, count: int) -> None:
         """Count bytes that are a file now, or are gone."""
         self._bytes_by_owner[owner] -= count
+        self.bytes_taken -= count
         assert self._bytes_by_owner[owner] >= 0, "more was given back than taken"
         if not self._bytes_by_owner[owner]:
             del self._bytes_by_owner[owner]

@@ -143,13 +143,7 @@ class Gateway:
             call.allow("GET", "HEAD")
             call.answer(json_answer(200, self._rooms.jwks, call.id))
             return
-        call.is_file_coming = uploads.brings_file(call.method, path)
-        if uploads.is_signed(path):  # whoever has the address may send the file
-            with store_faults_told():
-                await self._rooms.uploads.answer_signed(call)
-            return
-        if path.startswith(FILES) and not uploads.is_upload(call.method, path):  # and may read it at its own
-            await self._rooms.files.answer(call)
+        if path.startswith(uploads.PREFIXES) and await self._by_address(call):
             return
         if (page := playground.page_for(call, self._catalog.routes)) is not None:
             static_files.answer(page, call)
@@ -184,6 +178,18 @@ class Gateway:
             call.answer(text_answer(b"text/markdown; charset=utf-8", self._llms(call).encode(), call.id))
         else:
             await self._view(call)
+
+    async def _by_address(self, call: Call) -> bool:
+        """Answer a call about a file whose address is all that is needed; return whether it was one."""
+        call.is_file_coming = uploads.brings_file(call.method, call.path)
+        if uploads.is_signed(call.path):  # whoever has it may send the file
+            with store_faults_told():
+                await self._rooms.uploads.answer_signed(call)
+        elif not uploads.is_upload(call.method, call.path):  # whoever has it may read the file
+            await self._rooms.files.answer(call)
+        else:
+            return False
+        return True
 
     def _owner_of(self, call: Call) -> KeyId | None:
         """Return whose call it is, by its key; to watch a request or to send a file, a token for that will do."""

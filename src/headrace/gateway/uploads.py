@@ -36,6 +36,7 @@ from headrace.core import lifecycle
 from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId, parse_authorization
 from headrace.core.limits import Limits
+from headrace.core.stored_file import PATH as FILES
 from headrace.core.stored_file import FileId, NewFile
 from headrace.core.upload_token import LIFE_S, UploadToken, read_token, token_text
 from headrace.core.uploads import (
@@ -63,6 +64,9 @@ PATH_TOKEN: Final = "/storage/auth/token"  # noqa: S105 - a path
 PATH_UPLOAD: Final = "/files/upload"
 PATH_UPLOAD_MULTIPART: Final = "/files/upload/multipart"
 
+#: What stands in front of every path of a file, out or in.
+PREFIXES: Final = ("/storage/", FILES)
+
 _SIGNED: Final = re.compile(r"/storage/upload/([0-9a-f]{32})(?:/([0-9]+|complete))?")
 _OF_FILE: Final = re.compile(r"/files/([0-9a-f]{32})/[^/]+/multipart/([0-9a-f]{32})/([0-9]+|complete)")
 
@@ -77,12 +81,12 @@ def is_signed(path: str) -> bool:
 
 def is_upload(method: str, path: str) -> bool:
     """Whether a call is one of the others."""
-    return path.startswith("/storage/") or (path.startswith("/files/") and method in {"POST", "PUT"})
+    return path.startswith("/storage/") or (path.startswith(FILES) and method in {"POST", "PUT"})
 
 
 def brings_file(method: str, path: str) -> bool:
     """Whether the body of a call can be a file, or a part of one: so large that nobody waits for it in vain."""
-    return is_signed(path) or (path.startswith("/files/") and method in {"POST", "PUT"})
+    return is_signed(path) or (path.startswith(FILES) and method in {"POST", "PUT"})
 
 
 class UploadView:
@@ -227,12 +231,13 @@ class UploadView:
 
     async def _take(self, call: Call, owner: KeyId | None, new: NewFile) -> str:
         """Make a file of a body; return its path."""
-        with self._arrival(call, owner) as body:
+        with self._arrival(call, owner) as body, _faults_logged(call):
             file = await self._files.put(body.pieces(), new, now=time.time())
         return file.path
 
     async def _take_part(self, call: Call, upload: Upload, number: int) -> None:
-        with self._arrival(call, upload.owner, least=self.uploads.cost_of(0)) as body:
+        least = self.uploads.cost_of(0)
+        with self._arrival(call, upload.owner, least=least) as body, _faults_logged(call):
             part = await self._parts.put(upload.id, number, body.pieces())
             if upload.is_over:
                 await self._drop(upload)
@@ -247,7 +252,8 @@ class UploadView:
         async with self._turn(upload):
             if not upload.is_over:  # else it is asked again by who did not hear the answer
                 numbers = parts_in_order(fields.get("parts"), upload, self._limits)
-                await self._files.put(self._parts.read(upload.id, numbers), upload.new, now=time.time())
+                with _faults_logged(call):
+                    await self._files.put(self._parts.read(upload.id, numbers), upload.new, now=time.time())
                 self.uploads.end(upload, is_finished=True)
                 await self._drop(upload)
         self._tell(call, {"access_url": call.base_url + upload.file_path})
@@ -329,6 +335,16 @@ class _Arrival:
             if size > self.taken:
                 self.take(size - self.taken)
             yield piece
+
+
+@contextlib.contextmanager
+def _faults_logged(call: Call) -> Iterator[None]:
+    """Tell the operator what the disk says; the caller is told less."""
+    try:
+        yield
+    except StoreUnavailable as fault:
+        _log.warning("request %s: a file cannot be taken: %s", call.id, fault)
+        raise
 
 
 def _query(call: Call, name: str) -> str:

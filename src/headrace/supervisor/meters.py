@@ -110,6 +110,10 @@ METRICS: Final[Mapping[str, Metric]] = {
     "headrace_files_bytes": Metric(
         "gauge", {}, "Bytes of these files on the disk; shared ones count once.", "bytes"
     ),
+    "headrace_uploads": Metric("gauge", {}, "Uploads that are not finished.", "uploads"),
+    "headrace_uploads_bytes": Metric(
+        "gauge", {}, "What has come of them, as it counts against the bound.", "bytes"
+    ),
     # Runners
     "headrace_runners": Metric(
         "gauge",
