@@ -131,7 +131,7 @@ def test_stop_ends_the_model_and_keeps_what_there_is(server, page):
 
 
 def test_a_stream_that_is_cut_goes_on_without_a_gap(server, page, complaints):
-    complaints.expect("ERR_")
+    complaints.allow("ERR_")
     words = " ".join(f"w{n}" for n in range(40))
     with Toxic(server.port) as wire:
         open_app(page, f"http://127.0.0.1:{wire.port}")
@@ -150,7 +150,7 @@ def test_a_stream_that_is_cut_goes_on_without_a_gap(server, page, complaints):
 
 
 def test_an_error_on_the_way_is_told_and_what_came_before_stays(server, page, complaints):
-    complaints.expect("ERR_INCOMPLETE_CHUNKED_ENCODING")
+    complaints.allow("ERR_INCOMPLETE_CHUNKED_ENCODING")  # a cut, which the console may tell
     open_app(page, server.url, "/fails")
 
     press(page, "Stream")
