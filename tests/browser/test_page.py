@@ -177,6 +177,7 @@ def test_ten_thousand_fast_events_do_not_freeze_the_page(server, page):
     expect(list_.locator(".row").first).to_contain_text('{"token":"5000 "}')
 
 
+@pytest.mark.promise("A8")
 def test_nothing_that_a_model_says_runs_or_becomes_an_element(server, page):
     open_app(page, server.url, "/sly")
 

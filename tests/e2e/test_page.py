@@ -45,8 +45,8 @@ def test_a_browser_gets_the_page_without_a_key(server, path):
     assert answer.body == (STATIC / "page.html").read_bytes()
 
 
+@pytest.mark.promise("A8")
 def test_the_page_loads_from_here_alone_and_nothing_in_it_runs(server):
-    """Reliability A8: a strict policy on the page."""
     answer = server.request("GET", "/", None, HTML)
     policy = policy_of(answer)
 
