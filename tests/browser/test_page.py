@@ -234,6 +234,7 @@ def test_two_windows_watch_one_request(server, page, context):
     second.goto(f"{server.url}/test/shows")
     second.goto(link)  # pasted over where one was already
     expect(card(second).locator(".text")).to_have_text("one two")
+    expect(card(second).get_by_role("button", name="Leave")).to_be_visible()
     let_go(server, "both")
 
     for window in (page, second):

@@ -1,4 +1,4 @@
-// One request on the page: how it is, what it made, its events and figures, and what can be done with it.
+// One request on the page: how it is, what it made, its events and figures, and links to it.
 import { make, tokenFor } from "./calls.js";
 import { copyButton, h, newId, seconds } from "./dom.js";
 import { Events } from "./events.js";
@@ -37,6 +37,7 @@ export class Card {
   /** `call` is what `calls.make` takes, and whether it `needsKey`. */
   constructor(call) {
     this.#call = call;
+    if (call.view === "watch") this.#stopButton.textContent = "Leave";
     this.#raw.open = call.view !== "run" && matchMedia("(min-width: 60rem)").matches;
     const id = newId("call");
     this.element = h("article.panel.card", { "data-state": "live", "aria-labelledby": id },

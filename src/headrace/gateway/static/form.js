@@ -3,7 +3,7 @@ import { h, newId } from "./dom.js";
 import { FIELDS } from "./fields.js";
 import { follow, labelOf, read, startOf } from "./schema.js";
 
-// Fields before the rest is folded away, and how deep forms nest before JSON is the better form.
+// Fields before the rest is folded away, and how deep forms nest before JSON is better.
 const PLAIN_MAX = 6;
 const DEPTH_MAX = 4;
 

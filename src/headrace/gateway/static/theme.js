@@ -1,4 +1,4 @@
-// The colours of choice, before anything is painted; without a choice, the system's.
+// The colours of choice, before anything is painted; else the system's.
 {
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
