@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import gc
 import ipaddress
 import logging
 import os
@@ -191,6 +192,7 @@ class Node:
                 group.create_task(files.run(), name="files"),
                 group.create_task(rooms.uploads.run(), name="uploads"),
             ]
+            _keep_what_is_loaded()
             self._announce(catalog.routes, page)
             self._watch_signals()
             await self._stop_asked.wait()
@@ -305,6 +307,12 @@ def _file_readings(files: BlobStore, uploads: Uploads) -> Iterable[Reading]:
 def _device_readings(devices: Devices) -> Iterable[Reading]:
     yield Reading("headrace_devices", {"state": "free"}, devices.free)
     yield Reading("headrace_devices", {"state": "leased"}, devices.total - devices.free)
+
+
+def _keep_what_is_loaded() -> None:
+    """Leave out of garbage collection what is there now, and stays: a walk through it holds all streams up."""
+    gc.collect()
+    gc.freeze()
 
 
 def _bind(host: str, port: int, flag: str) -> socket.socket:

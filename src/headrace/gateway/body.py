@@ -56,8 +56,10 @@ class HeldBytes:
         self.count = 0
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits, held: HeldBytes) -> bytes:
-    """Return the body, whose bytes are counted in `held` as they come.
+async def read_body(
+    receive: Receive, headers: Mapping[str, str], limits: Limits, held: HeldBytes, *, has_come: bool = False
+) -> bytes:
+    """Return the body, whose bytes are counted in `held` as they come; `has_come` says that they all have.
 
     Raises `RequestError` (413, 400 when it stalls, 429 when the node's memory is taken) or `ClientLeft`.
     """
@@ -68,7 +70,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limits: Limits
     pieces: list[bytes] = []
     size = 0
     while True:
-        message = await _next_message(receive, limits)
+        message = await _next_message(receive, limits, has_come=has_come)
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         if size > limit:
@@ -100,11 +102,14 @@ async def arriving(receive: Receive, headers: Mapping[str, str], limits: Limits)
             yield piece
 
 
-async def _next_message(receive: Receive, limits: Limits) -> MutableMapping[str, Any]:
+async def _next_message(receive: Receive, limits: Limits, *, has_come: bool = False) -> MutableMapping[str, Any]:
     """Return the next piece of a body as ASGI has it. Raises `RequestError` (408) or `ClientLeft`."""
     try:
-        async with asyncio.timeout(limits.body_timeout_s):
+        if has_come:  # as most have: what waits for nothing needs no deadline
             message = await receive()
+        else:
+            async with asyncio.timeout(limits.body_timeout_s):
+                message = await receive()
     except TimeoutError:
         message_text = f"No byte of the body came within {limits.body_timeout_s:g} s."
         raise RequestError("bad_request", message_text, status=408) from None

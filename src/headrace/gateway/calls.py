@@ -72,7 +72,8 @@ async def open_request(
     check_lifecycle(call.headers)
     held = HeldBytes(dispatcher.bodies)
     try:
-        body = await read_body(call.receive, call.headers, limits, held)
+        has_come = not call.outlet.is_body_coming
+        body = await read_body(call.receive, call.headers, limits, held, has_come=has_come)
         check_media_type(call.headers, body)
         text = check_object(body, limits)
         if call.outlet.is_lost:

@@ -137,7 +137,10 @@ class RunnerLink(asyncio.Protocol):
         return stream
 
     def _send(self, kind: Kind, stream: int, payload: bytes) -> None:
-        self._outbox.extend(frames.pieces(kind, stream, payload, self._limits.frame_bytes_max))
+        if len(payload) <= self._limits.frame_bytes_max:
+            self._outbox.append(frames.encode(kind, stream, payload))
+        else:
+            self._outbox.extend(frames.pieces(kind, stream, payload, self._limits.frame_bytes_max))
         if not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
