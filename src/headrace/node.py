@@ -209,7 +209,7 @@ class Node:
         """Build what the routes lead to, and who delivers webhooks."""
         config, folder = self._config, Path(self._config.data_dir)
         key = WebhookKey(folder / "webhook-key.pem")
-        outbox = Outbox(store, Outbound(config.outbound_policy), key.sign)
+        outbox = Outbox(store, Outbound(config.outbound_policy), key.sign, queue.now)
         queue.on_webhook = outbox.look
         tokens = TokenFile(folder / "reading-tokens.json")
         rooms = Rooms(

@@ -78,7 +78,7 @@ ERROR_TYPES: Mapping[str, ErrorType] = {
     "overloaded": ErrorType(429, _LOAD, True, "The app's waiting room is full; `Retry-After` says when to try."),
     "startup_timeout": ErrorType(504, _LOAD, True, "No slot was free within the caller's start timeout, or ours."),
     "reader_stalled": ErrorType(499, _CALLER, False, "The reader took no byte for `stall_timeout_s`."),
-    "store_unavailable": ErrorType(503, _LOAD, True, "The store cannot be written; nothing was accepted."),
+    "store_unavailable": ErrorType(503, _LOAD, True, "The store cannot be written: it did not say yes."),
     "files_unavailable": ErrorType(503, _LOAD, True, "A file cannot be kept or read: the disk is full, or fails."),
     "shutting_down": ErrorType(503, _LOAD, True, "The server is stopping; another or the next one will answer."),
     # Ours

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -82,7 +81,8 @@ class QueueView:
         record = await self.store.get(RequestId(id_))
         if record is None or record.owner != owner:
             return None
-        page = await self.store.events(record.id, 0, limit=self.limits.replay_events_max)
+        # All that is kept of it: whoever reads a part to its end would take it for the whole.
+        page = await self.store.events(record.id, 0, limit=max(1, record.events_end))
         route = self.queue.route_of(record.app, record.endpoint, record.view)
         return past_of(record, page, route, self.limits) if page is not None and route is not None else None
 
@@ -108,7 +108,7 @@ class QueueView:
         call.answer(value_answer(200, self._submitted(id_, new.app, own_url), id_))
 
     def _new_request(self, call: Call, route: Route, body: bytes) -> NewRequest:
-        now = time.time()
+        now = self.queue.now()
         start_timeout_s = start_timeout_of(call.headers)
         check_lifecycle(call.headers)
         return NewRequest(
@@ -228,7 +228,7 @@ def store_faults_told() -> Iterator[None]:
         message = "More than the store can take waits for it; try again."
         raise RequestError("overloaded", message, headers={"Retry-After": "1"}) from None
     except StoreUnavailable:
-        message = "The store cannot be written now; nothing was accepted. The server's log says why."
+        message = "The store cannot be written now: it did not say yes. The server's log says why."
         raise RequestError("store_unavailable", message, headers={"Retry-After": "5"}) from None
 
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 from headrace.core.request import RequestId
@@ -31,8 +32,10 @@ AT_ONCE_MAX: Final = 32
 class Outbox:
     """The webhooks of one node."""
 
-    def __init__(self, store: RequestStore, outbound: Outbound, sign: Sign) -> None:
+    def __init__(self, store: RequestStore, outbound: Outbound, sign: Sign, now: Callable[[], float]) -> None:
+        """`now` is the clock by which the store keeps when a webhook is due."""
         self._store = store
+        self.now = now
         self._outbound = outbound
         self._sign = sign
         self._news = asyncio.Event()
@@ -47,7 +50,7 @@ class Outbox:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 try:
-                    due = await self._store.due_deliveries(time.time(), limit=AT_ONCE_MAX)
+                    due = await self._store.due_deliveries(self.now(), limit=AT_ONCE_MAX)
                 except (StoreUnavailable, StoreBusy) as fault:
                     _log.warning("webhooks wait for the store: %s", fault)
                     due = ()
@@ -88,7 +91,7 @@ class Outbox:
         return Webhook(delivery.url, delivery.request, record.owner or "local", body)
 
     async def _note(self, delivery: Delivery, outcome: Outcome) -> None:
-        id_, now = delivery.request, time.time()
+        id_, now = delivery.request, self.now()
         if outcome.verdict is Verdict.DELIVERED:
             await self._store.delivered(id_)
             return

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import inf
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
@@ -28,14 +29,37 @@ class Reader(Protocol):
         """There are new events, or the request has ended, or it got its slot. Must not raise, must not wait."""
 
 
+#: Why a queued request is cancelled, where that is decided: it was kept in the store, or is nobody's choice.
+_DECIDED: Final = frozenset({"client_cancelled", "shutting_down"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """Why an attempt is being stopped, and whether there will be another."""
+
+    error: RequestError
+    is_retried: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the last attempt at a request came to its end."""
+
+    error: RequestError | None
+    result: bytes | None  # its last event
+
+
 class Retries(Protocol):
-    """Who decides whether a request gets another attempt: the queue. A direct request has none."""
+    """Who decides whether a request gets another attempt, and keeps its ending: the queue.
+
+    A direct request has none.
+    """
 
     def wants(self, live: LiveRequest, error: RequestError) -> bool:
         """Whether there will be another attempt after this one failed with `error`."""
 
-    def given_up(self, live: LiveRequest) -> None:
-        """The attempt is over, its slot free; the request waits for its next one."""
+    def over(self, live: LiveRequest) -> None:
+        """The attempt is over, its slot free. `live.ending` waits to be kept and told, if there is no other."""
 
 
 class LiveRequest:
@@ -50,13 +74,14 @@ class LiveRequest:
     __slots__ = (
         "_credited",
         "_grace",
-        "_is_giving_up",
         "_pacer",
         "_readers",
+        "_stop",
         "attempt",
         "base_url",
         "body",
         "ended_at",
+        "ending",
         "error",
         "grace_s",
         "headers",
@@ -109,7 +134,8 @@ class LiveRequest:
         self.state = State.QUEUED
         self.error: RequestError | None = None
         self.retries: Retries | None = None
-        self._is_giving_up = False  # its attempt is being stopped, and there will be another
+        self.ending: Ending | None = None  # of one with retries, until `settle` tells it
+        self._stop: _Stop | None = None  # of its attempt, by its own deadline: what follows is not told yet
         self.log: RequestLog | None = None  # of a queued one's current attempt
         self.replay = self._new_log()
         self._readers: tuple[Reader, ...] = ()
@@ -132,7 +158,7 @@ class LiveRequest:
     @property
     def is_over(self) -> bool:
         """No more events will come for readers: it ended, or it is being cancelled."""
-        return self.state in FINAL or (self.state is State.CANCELLING and not self._is_giving_up)
+        return self.state in FINAL or (self.state is State.CANCELLING and self.error is not None)
 
     @property
     def is_final(self) -> bool:
@@ -233,6 +259,7 @@ class LiveRequest:
         """Begin another attempt with an empty log; readers of the last one find its number changed."""
         assert self.state is State.QUEUED, self.state
         self.attempt = attempt
+        self.ending = None
         paces = self.replay.pace is not None
         self.replay = self._new_log()
         self.replay.pace = 0 if paces else None
@@ -247,8 +274,8 @@ class LiveRequest:
 
     def finish(self) -> None:
         """The runner said that it is done."""
-        if self._is_giving_up:  # it was being stopped, and came to its end all the same
-            self._give_up_attempt()
+        if self._stop is not None:  # it was being stopped, and came to its end all the same
+            self._has_stopped(self._stop)
             return
         if self.state is State.RUNNING and self.replay.last is None:
             self.fail(RequestError("no_result", "The app ended without producing an item."))
@@ -257,8 +284,10 @@ class LiveRequest:
 
     def fail(self, error: RequestError) -> None:
         """Its attempt ended with an error: so does the request, unless there will be another."""
-        if self._is_giving_up or (not self.is_over and self._wants_retry(error)):
-            self._give_up_attempt()
+        if self._stop is not None:
+            self._has_stopped(self._stop)
+        elif not self.is_over and self.retries is not None and self.retries.wants(self, error):
+            self._give_up_attempt(self.retries)
         else:
             self._end(Move.FAIL, error)
 
@@ -267,29 +296,38 @@ class LiveRequest:
         if self.is_over:
             return
         error = RequestError(reason, message)
-        self._is_giving_up = self.state is State.RUNNING and self._wants_retry(error)
-        if self._is_giving_up:
-            self.state = after(self.state, Move.CANCEL)
-            if self.on_cancel is not None:
-                self.on_cancel(self, reason)
+        if self.retries is not None and reason not in _DECIDED:
+            self._stop_quietly(error, self.retries)
             return
+        was_stopped, self._stop = self._stop is not None, None
         self.error = error
         self.state = after(self.state, Move.CANCEL)
-        if self.on_cancel is not None:
+        if self.on_cancel is not None and not was_stopped:
             self.on_cancel(self, reason)
         self.wake_readers()
         if self.state in FINAL:
             self._tell_final()
 
-    def _wants_retry(self, error: RequestError) -> bool:
-        return self.retries is not None and self.retries.wants(self, error)
+    def _stop_quietly(self, error: RequestError, retries: Retries) -> None:
+        """Stop the attempt of a queued request. What that means for it is told when it is kept, or never."""
+        if self.state is not State.RUNNING or self.ending is not None:
+            return  # there is no attempt, or it is at its end already
+        self._stop = _Stop(error, is_retried=retries.wants(self, error))
+        self.state = after(self.state, Move.CANCEL)
+        if self.on_cancel is not None:
+            self.on_cancel(self, error.type)
 
-    def _give_up_attempt(self) -> None:
-        self._is_giving_up = False
+    def _has_stopped(self, stop: _Stop) -> None:
+        self._stop = None
+        if stop.is_retried and self.retries is not None:
+            self._give_up_attempt(self.retries)
+        else:
+            self._end(Move.FAIL, stop.error)
+
+    def _give_up_attempt(self, retries: Retries) -> None:
         self.state = after(self.state, Move.RETRY)
         self._tell_attempt_over()
-        assert self.retries is not None
-        self.retries.given_up(self)
+        retries.over(self)
 
     def _tell_attempt_over(self) -> None:
         callbacks, self.on_attempt_over = self.on_attempt_over, []
@@ -299,6 +337,22 @@ class LiveRequest:
     def _end(self, move: Move, error: RequestError | None) -> None:
         if self.state in FINAL:
             return
+        if self.retries is None:
+            self._be_final(move, error)
+            return
+        self.ending = Ending(error, self.replay.last)
+        self._tell_attempt_over()
+        self.retries.over(self)
+
+    def settle(self, error: RequestError | None) -> None:
+        """How it ended is kept for good, and so it can be told: with `error`, or completed for None.
+
+        Readers who were told already that it was cancelled are not told again.
+        """
+        if self.state not in FINAL:
+            self._be_final(Move.FINISH if error is None else Move.FAIL, error)
+
+    def _be_final(self, move: Move, error: RequestError | None) -> None:
         was_over = self.is_over
         self.state = after(self.state, move)
         if not was_over:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,25 +53,28 @@ def without_large_body(new: NewRequest) -> NewRequest:
 class TicketRetries:
     """What a request asks when an attempt failed."""
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket, is_stopping: Callable[[], bool]) -> None:
         self._ticket = ticket
+        self._is_stopping = is_stopping
 
     def wants(self, live: LiveRequest, error: RequestError) -> bool:
         """Whether there will be another attempt."""
+        if error.type == "shutting_down" and self._is_stopping():
+            return False  # not here: by whoever comes after us
         wait_s = retry_in_s(error, self._ticket.attempt, no_retry=not self._ticket.new.may_retry)
-        if wait_s is None or error.type == "shutting_down":
+        if wait_s is None:
             return False
         _log.info("request %s is tried again in %g s: %s", live.id, wait_s, error.message)
         self._ticket.retry_in_s = wait_s
         return True
 
-    def given_up(self, live: LiveRequest) -> None:  # noqa: ARG002 - there is one request to a ticket
+    def over(self, live: LiveRequest) -> None:  # noqa: ARG002 - there is one request to a ticket
         """The attempt is over."""
         self._ticket.attempt_over.set()
         self._ticket.tell()
 
 
-def outcome_of(state: State, error: RequestError, id_: str) -> Outcome:
+def outcome_of(state: State, error: RequestError, id_: str, at: float) -> Outcome:
     """Return how a request ends that failed or was cancelled: what its result route answers from then on."""
     headers: Mapping[str, str] = {"X-Fal-Error-Type": error.type, **error.headers}
     return Outcome(
@@ -82,8 +84,23 @@ def outcome_of(state: State, error: RequestError, id_: str) -> Outcome:
         headers=headers,
         error=error.message,
         error_type=error.type,
-        at=time.time(),
+        at=at,
     )
+
+
+def error_of(record: Record) -> RequestError | None:
+    """Return the error that a request ended with, None if it completed."""
+    if record.state is State.COMPLETED:
+        return None
+    type_ = record.error_type if record.error_type in ERROR_TYPES else "internal_error"
+    return RequestError(type_ or "internal_error", record.error or "", status=record.status)
+
+
+def settle(live: LiveRequest, error: RequestError | None) -> None:
+    """Tell the readers of a request how it has ended, which is kept now."""
+    if error is not None and error.type == "client_cancelled":
+        live.cancel(error.type, error.message)
+    live.settle(error)
 
 
 def past_of(record: Record, page: EventPage, route: Route, limits: Limits) -> LiveRequest:
@@ -98,9 +115,7 @@ def past_of(record: Record, page: EventPage, route: Route, limits: Limits) -> Li
         first=page.events[0][0] if page.events else page.end,
     )
     live.replay.extend([text for _, text in page.events])
-    if record.state is not State.COMPLETED:
-        type_ = record.error_type if record.error_type in ERROR_TYPES else "internal_error"
-        live.error = RequestError(type_ or "internal_error", record.error or "", status=record.status)
+    live.error = error_of(record)
     return live
 
 
