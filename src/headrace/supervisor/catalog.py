@@ -224,6 +224,8 @@ class Catalog:
         self.pools |= successors
         for name, pool in predecessors.items():
             pool.hand_over(successors.get(name))
+        for name in successors:
+            self._feed(name)  # they were ready before they could be found
         _log.info("reloaded %s", target)
 
     def _fits_beside(self, one: Loaded) -> bool:
