@@ -35,7 +35,8 @@ async def watch(
     """
     call.id = live.id
     is_stale = seen is not None and seen.request == live.id and seen.attempt < live.attempt
-    position = 0 if is_stale else position_behind(seen, live)
+    # To a reader who has seen an earlier attempt the current one is new from its start.
+    position = position_behind(None if is_stale else seen, live)
     if seen is not None and live.is_over and position > _last_position(live):
         call.answer((204, [request_id_header(live.id)], b""))
         return

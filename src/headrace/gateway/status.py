@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,10 +15,10 @@ import orjson
 
 from headrace.core.errors import RequestError
 from headrace.core.limits import Limits
-from headrace.core.request import RequestId, State
+from headrace.core.request import FINAL, RequestId, State
 from headrace.gateway.calls import Call
 from headrace.gateway.events import HEARTBEAT, stream_headers
-from headrace.store.port import LogLine, RequestStore
+from headrace.store.port import LogLine, RequestStore, StoreBusy, StoreUnavailable
 from headrace.supervisor.queue import Queue
 from headrace.supervisor.tickets import Ticket
 
@@ -72,6 +71,8 @@ class StatusTeller:
         record = await self._store.get(self._urls.id)
         if record is None:
             raise RequestError("request_not_found", "There is no such request, or not any more.")
+        if record.state not in FINAL:  # the store has it, and the queue is about to take it up
+            return {"status": "IN_QUEUE", "queue_position": 0}
         ending: dict[str, Any] = {"status": "COMPLETED", "metrics": {}}
         if record.started_at is not None and record.finished_at is not None:
             ending["metrics"] = {"inference_time": round(record.finished_at - record.started_at, 6)}
@@ -88,24 +89,37 @@ class StatusTeller:
             self._lines_told = page.lines[-1][0] + 1
         return lines
 
+    async def _tell_or(self, last: dict[str, Any], *, with_logs: bool) -> dict[str, Any]:
+        """Return the status, or the last one while the store cannot be read: it heals, and then there is news."""
+        lines_told = self._lines_told
+        try:
+            return await self.tell(with_logs=with_logs)
+        except (StoreUnavailable, StoreBusy):
+            self._lines_told = lines_told
+            return last
+
     async def stream(self, call: Call, limits: Limits, *, with_logs: bool) -> None:
         """Write a status event at each change, and heartbeats, until the request has ended or the client left."""
         outlet = call.outlet
         gone = asyncio.Event()
         outlet.on_lost = gone.set
         outlet.start(200, [*stream_headers(self._urls.id), *call.extra])
-        last: Mapping[str, Any] = {}
+        last: dict[str, Any] = {}
         silent_s = 0.0
         while not gone.is_set():
             ticket = self._queue.ticket(self._urls.id)
-            told = await self.tell(with_logs=with_logs)
+            try:
+                told = await self._tell_or(last, with_logs=with_logs)
+            except RequestError:  # it is not kept any more, and a status has been sent: all that is left is a cut
+                await outlet.cut(limits)
+                return
             if told != last or told.get("logs"):
                 last, silent_s = told | ({"logs": []} if told.get("logs") else {}), 0.0
                 outlet.write(b"data: %b\n\n" % orjson.dumps(told))
             elif silent_s >= limits.heartbeat_s:
                 silent_s = 0.0
                 outlet.write(HEARTBEAT)
-            if told["status"] == "COMPLETED":
+            if told.get("status") == "COMPLETED":
                 outlet.end()
                 return
             await outlet.catch_up(limits)
