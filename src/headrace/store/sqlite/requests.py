@@ -69,8 +69,9 @@ def submit(connection: sqlite3.Connection, new: NewRequest) -> Submitted:
             return Submitted(RequestId(first[0]), is_duplicate=True)
     if new.queue_length_max is not None and look(connection, new.id) is None:
         row = connection.execute(SQL["queue_length"], (new.app,)).fetchone()
-        if row is not None and row[0] >= new.queue_length_max:
-            raise QueueFull(new.app, row[0])
+        length = row[0] if row is not None else 0
+        if length >= new.queue_length_max:
+            raise QueueFull(new.app, length)
     values = {
         "id": new.id,
         "app": new.app,
