@@ -125,8 +125,10 @@ class Fleet:
                     self._is_winding_down = True
                     watch.cancel()
         finally:
+            if self._retry is not None:
+                self._retry.cancel()
             if self._spare is not None:
-                await self._spare.kill()
+                await _kill(self._spare)
 
     async def first_outcome(self) -> str | None:
         """Wait until the app is ready or has failed to be; return the fault, if any."""
@@ -244,10 +246,7 @@ class Fleet:
                 await process.link.ready
         except BaseException as error:
             try:
-                await process.kill()
-            except asyncio.CancelledError:  # the node leaves meanwhile, but not before this process
-                await process.kill()
-                raise
+                await _kill(process)
             finally:
                 self._meters.runner_ended("load_failed")
             if isinstance(error, RequestError):  # its link broke: it died, and may have said of what
@@ -332,6 +331,15 @@ class Fleet:
     def retry_after_s(self) -> int:
         """Seconds until the next try to start a runner, at least 1: what `Retry-After` says."""
         return max(1, round(self._not_before - self._now()))
+
+
+async def _kill(process: RunnerProcess) -> None:
+    """End a process. The node may leave meanwhile, but not before all of it is gone."""
+    try:
+        await process.kill()
+    except asyncio.CancelledError:
+        await process.kill()
+        raise
 
 
 def _told(error: Exception, app: AppSpec) -> str:
