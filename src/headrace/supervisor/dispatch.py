@@ -203,6 +203,11 @@ class Dispatcher:
         self._meters.shed(len(chosen))
         for position in chosen:
             one = live[position]
+            if one.retries is not None and not one.is_final:
+                # A queued one goes on: what is dropped is in the store, or its last event.
+                one.replay.drop_taken()
+                one.wake_readers()
+                continue
             if one.is_final:
                 self._past.empty_log(one)
             else:
