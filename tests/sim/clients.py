@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from headrace.core.event_ids import EventId, parse_event_id
 from headrace.gateway.outlet import OUTLET
 from tests.sim.connection import Connection, Transport
 
 if TYPE_CHECKING:
+    from tests.sim.node import Node
     from tests.sim.world import World
+
+_ROLLBACK = b'{"type":"rollback"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,10 @@ class Habit:
 
     path: str
     method: str = "POST"
-    body: bytes = b'{"valid":true}'
+    body: bytes = field(default=b'{"valid":true}', repr=False)
     headers: dict[str, str] = field(default_factory=dict)
     position: int = 0  # of the first event it wants
+    attempt: int = 0  # which that is of; 0: whatever there is
     bytes_per_s: float = math.inf
     stalls_at_bytes: float = math.inf  # from then on it takes nothing
     leaves_s: float = math.inf
@@ -53,9 +58,11 @@ class Habit:
         if dice.random() < 0.1:
             headers["idempotency-key"] = f"key-{dice.randrange(8)}"
         pad = b"x" * dice.choice((0, 0, 0, 0, 100, 3_000, 70_000 if dice.random() < 0.1 else 0))
+        # Nobody sends what another sends, but for the holders of one key: unanswered, it would be the other's.
+        of = 0 if "idempotency-key" in headers else dice.getrandbits(32)
         return cls(
             path=f"/{app}" + dice.choice(("/stream", "/stream", "/stream", "", "/plain")),
-            body=b'{"valid":%b,"pad":"%b"}' % (b"false" if dice.random() < 0.05 else b"true", pad),
+            body=b'{"valid":%b,"of":%d,"pad":"%b"}' % (b"false" if dice.random() < 0.05 else b"true", of, pad),
             headers=headers,
             bytes_per_s=dice.choice((1_000, 5_000, 50_000)) if dice.random() < 0.3 * rough else math.inf,
             stalls_at_bytes=dice.choice((0, 300, 2_000)) if dice.random() < 0.3 * rough else math.inf,
@@ -81,9 +88,12 @@ class Client:
         self.headers: dict[str, str] = {}
         self.body = b""  # of an answer that is no stream
         self.position = habit.position  # of the event that should come next
+        self.attempt = habit.attempt  # of the events it gets; 0: none so far
         self.error: dict[str, Any] | None = None  # of the error event
         self.has_left = False
         self.is_complete = False  # the answer ended as HTTP ends one
+        self.is_refused = False  # nobody listened
+        self.node: Node = world.node  # that answers
         self.moved_at = world.loop.time()
         self._loop = asyncio.get_running_loop()
         self._rest = bytearray()
@@ -91,9 +101,10 @@ class Client:
         self._is_body_sent = False
         self._reading: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
+        self._is_served = asyncio.Event()
         dice = world.dice
         self._transport = Transport(
-            dice.choice((300, 5_000, 1 << 20)), dice.choice((200, 2_000, 64 * 1024)), self._look
+            dice.choice((300, 5_000, 1 << 20)), dice.choice((200, 2_000, 64 * 1024)), self.node.context, self._look
         )
         self._scope: dict[str, Any] = {
             "type": "http", "method": habit.method, "path": habit.path, "query_string": b"", "scheme": "http",
@@ -120,14 +131,26 @@ class Client:
         """Whether it watches a request that was begun by another call."""
         return self.habit.method == "GET" or "idempotency-key" in self.habit.headers
 
+    @property
+    def may_be_cut(self) -> bool:
+        """Whether the node may hang up without a word: it was killed, it stops, or it is not read."""
+        return self.may_stall or self.node.is_stopping or self.node.is_killed
+
     async def run(self) -> None:
         """Make the request, and live up to the habit."""
         world, habit = self.world, self.habit
+        if not self.node.is_up:
+            self.is_refused = True
+            del world.active_clients[self]
+            return
+        self.node.clients[self] = None
         for after_s, act in (
-            (habit.leaves_s, self._leave), (habit.stops_s, self._stop), (habit.is_followed_s, self._be_followed),
+            (habit.leaves_s, self.leave), (habit.stops_s, self._stop), (habit.is_followed_s, self._be_followed),
         ):  # fmt: skip
             world.later(after_s, act)
-        await world.gateway(self._scope, self._receive)
+        serving = self.node.do(self.node.views(self._scope, self._receive))
+        serving.add_done_callback(lambda task: self._served(task), context=world.loop.outside)
+        await self._is_served.wait()
         watch = asyncio.ensure_future(self._connection.is_lost.wait())
         watch.add_done_callback(lambda _: self._settle())
         if habit.stalls_at_bytes < math.inf:
@@ -140,7 +163,16 @@ class Client:
         if self.is_complete and self.position and self.method == "POST":
             world.later(habit.comes_back_s, self._come_back)  # as a browser's EventSource does
         del world.active_clients[self]
-        world.checks.client_is_done(self)
+        self.node.clients.pop(self, None)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the checks what came of it."""
+        self.world.checks.client_is_done(self)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self.world.must_be_well(task)
+        self._is_served.set()
 
     def _settle(self) -> None:
         """Note whether anything can still come."""
@@ -162,9 +194,20 @@ class Client:
         """The node leaves, and with it the connection."""
         self._transport.abort()
 
+    @property
+    def waits_for(self) -> str | None:
+        """The app whose queue its request is in."""
+        return None
+
+    def cut(self) -> None:
+        """The node was killed. What its kernel has of the answer still comes."""
+        self._transport.die()
+        self._connection.is_lost.set()
+        self._is_served.set()
+
     # --- what else it does ------------------------------------------------------------------------------
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Go away. The gateway is told soon; of a client that vanished, by the kernel's timeout."""
         if self._over.is_set():
             return
@@ -195,11 +238,11 @@ class Client:
             return
         headers = {"host": "127.0.0.1"}
         if last_event_id:
-            headers["last-event-id"] = f"{live.id}.1.{last_event_id - 1}"
+            headers["last-event-id"] = f"{live.id}.{self.attempt}.{last_event_id - 1}"
         habit = replace(
             Habit.draw(self.world.dice, "", self.world.plan.rough_clients),
             path=f"/{live.route.app.name}/requests/{live.id}/{action}", method=method, body=b"", headers=headers,
-            position=last_event_id, stops_s=math.inf, is_followed_s=math.inf, comes_back_s=math.inf,
+            position=last_event_id, attempt=self.attempt if last_event_id else 0, stops_s=math.inf, is_followed_s=math.inf, comes_back_s=math.inf,
         )  # fmt: skip
         self.world.note(f"client {self.number}: {method} {action} of {live.id} from {last_event_id}")
         self.world.add_client(habit, self.agent)
@@ -211,7 +254,7 @@ class Client:
         if self.habit.bytes_per_s == self.habit.stalls_at_bytes == math.inf:
             self._take(len(self._transport.sent))
         elif self._reading is None:
-            self._reading = self._loop.call_later(0.25, self._take_some)
+            self._reading = self._loop.call_later(0.25, self._take_some, context=self.world.loop.outside)
 
     def _take_some(self) -> None:
         self._reading = None
@@ -269,13 +312,26 @@ class Client:
         checks.that(self.error is None, "an event behind the error event")
         *before, last = block.split(b"\n")
         checks.that(last.startswith(b"data: "), f"an event without data: {block[:80]!r}")
-        if before and before[0].startswith(b"id: "):
-            id_ = before.pop(0)[4:].decode()
-            is_next = id_ == f"{self.id}.1.{self.position}"
-            checks.that(is_next or bool(before), f"client {self.number} got the event {id_} at {self.position}")
+        text = last[6:]
+        id_ = parse_event_id(before.pop(0)[4:].decode()) if before and before[0].startswith(b"id: ") else None
         if before == [b"event: error"]:
-            self.error = orjson.loads(last[6:])["error"]
-        else:
-            checks.that(not before, f"an unknown field: {block[:80]!r}")
-            checks.received(self, last[6:])
-            self.position += 1
+            self.error = orjson.loads(text)["error"]
+            return
+        checks.that(not before, f"an unknown field: {block[:80]!r}")
+        if id_ is not None and text.startswith(_ROLLBACK):
+            self._roll_back(id_, orjson.loads(text)["attempt"])
+            return
+        if not self.position:  # nothing of an attempt came yet: it may have been passed over
+            self.attempt = max(self.attempt, id_.attempt if id_ is not None else 1)
+        is_next = id_ is None or id_ == EventId(self.id or "", self.attempt, self.position)
+        checks.that(is_next, f"client {self.number} got the event {id_} at {self.attempt}.{self.position}")
+        checks.received(self, text)
+        self.position += 1
+
+    def _roll_back(self, id_: EventId, attempt: int) -> None:
+        """What came so far does not count: another attempt begins."""
+        at = EventId(self.id or "", self.attempt, self.position - 1)
+        self.world.checks.that(id_ == at, f"client {self.number} got a rollback marker {id_} at {at}")
+        self.world.checks.that(attempt > self.attempt, f"a rollback from {self.attempt} to {attempt}")
+        self.attempt, self.position = attempt, 0
+        self.world.records.met.add("rolled back")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, MutableMapping
+from contextvars import Context
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -31,13 +32,18 @@ class SimOutlet(Outlet):
 
 
 class Transport(asyncio.Transport):
-    """What asyncio's transport and the kernel hold of an answer. `on_bytes` is called when there is more to take."""
+    """What asyncio's transport and the kernel hold of an answer. `on_bytes` is called when there is more to take.
 
-    def __init__(self, room_bytes: int, high_bytes: int, on_bytes: Callable[[], None]) -> None:
+    It is called in whatever context there is.
+    """
+
+    def __init__(self, room_bytes: int, high_bytes: int, context: Context, on_bytes: Callable[[], None]) -> None:
         super().__init__()
+        self._context = context  # of the node that has it
         self.flow = FlowControl(self)
         self.is_held_up = False  # by a reader who does not take events
         self.sent = bytearray()  # in the kernel
+        self.has_answer = False  # something was written
         self.on_ready: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self._on_bytes = on_bytes
@@ -51,6 +57,7 @@ class Transport(asyncio.Transport):
     def write(self, data: bytes) -> None:
         """Send what the kernel has room for, and keep the rest."""
         assert not self._is_closed, "uvloop raises for a write to a closed connection"
+        self.has_answer = True
         self._unsent += data
         self.push()
         if len(self._unsent) > self._high_bytes and not self.flow.write_paused:
@@ -73,7 +80,7 @@ class Transport(asyncio.Transport):
         if self.flow.write_paused and len(self._unsent) <= self._high_bytes // 4:
             self.flow.resume_writing()
             self.is_held_up = False
-            self.on_ready()
+            self._context.copy().run(self.on_ready)
         if self._is_closed and not self._unsent:
             self._lose()
 
@@ -97,10 +104,15 @@ class Transport(asyncio.Transport):
         self._unsent.clear()
         self._lose()
 
+    def die(self) -> None:
+        """The node is gone. The kernel hangs up behind what it has; nobody is told."""
+        self._is_closed = self._is_lost = True
+        self._unsent.clear()
+
     def _lose(self) -> None:
         if not self._is_lost:
             self._is_lost = True
-            self._loop.call_soon(self._tell_lost)
+            self._loop.call_soon(self._tell_lost, context=self._context.copy())
 
     def _tell_lost(self) -> None:
         self.flow.resume_writing()
@@ -119,6 +131,7 @@ class Cycle:
         self.scope = scope
         self.response_started = self.response_complete = False
         self.keep_alive = True
+        self.more_body = True  # it may come late
         self.default_headers: list[tuple[bytes, bytes]] = []
         self.message_event = asyncio.Event()
 

@@ -27,7 +27,7 @@ from headrace.supervisor.streams import LiveRequest
 Plant = tuple[object, str, Callable[..., Any]]
 
 
-def _every(count: int, usual: Callable[..., Any], wrong: Callable[..., Any]) -> Callable[..., Any]:
+def every(count: int, usual: Callable[..., Any], wrong: Callable[..., Any]) -> Callable[..., Any]:
     """Return what does as `usual`, but goes `wrong` each `count`-th time."""
     calls = 0
 
@@ -39,12 +39,12 @@ def _every(count: int, usual: Callable[..., Any], wrong: Callable[..., Any]) -> 
     return do
 
 
-def _nothing(*_: object, **__: object) -> None:
+def nothing(*_: object, **__: object) -> None:
     """Forget to do it."""
 
 
 def _lost_done() -> Plant:
-    return RunnerLink, "_on_end", _every(9, RunnerLink._on_end, _nothing)
+    return RunnerLink, "_on_end", every(9, RunnerLink._on_end, nothing)
 
 
 def _slot_given_twice() -> Plant:
@@ -53,17 +53,17 @@ def _slot_given_twice() -> Plant:
 
 
 def _slot_forgotten() -> Plant:
-    return pool, "emptiest", _nothing
+    return pool, "emptiest", nothing
 
 
 def _event_dropped() -> Plant:
     extend = Replay.extend
-    return Replay, "extend", _every(7, extend, lambda log, texts: extend(log, texts[1:]))
+    return Replay, "extend", every(7, extend, lambda log, texts: extend(log, texts[1:]))
 
 
 def _event_repeated() -> Plant:
     extend = Replay.extend
-    return Replay, "extend", _every(7, extend, lambda log, texts: extend(log, [*texts, texts[-1]]))
+    return Replay, "extend", every(7, extend, lambda log, texts: extend(log, [*texts, texts[-1]]))
 
 
 def _events_swapped() -> Plant:
@@ -77,7 +77,7 @@ def _credit_given_early() -> Plant:
 
 
 def _credit_never_given() -> Plant:
-    return LiveRequest, "_give_credit", _nothing
+    return LiveRequest, "_give_credit", nothing
 
 
 def _frame_cut_in_its_head() -> Plant:
@@ -92,7 +92,7 @@ def _frame_cut_in_its_head() -> Plant:
 
 
 def _withdrawn_but_still_waiting() -> Plant:
-    return Pool, "_withdraw", _nothing
+    return Pool, "_withdraw", nothing
 
 
 def _leaver_not_cancelled() -> Plant:
@@ -100,11 +100,11 @@ def _leaver_not_cancelled() -> Plant:
 
 
 def _request_without_end() -> Plant:
-    return Deadlines, "_total_is_over", _nothing
+    return Deadlines, "_total_is_over", nothing
 
 
 def _stuck_request_left_alone() -> Plant:
-    return Pool, "_is_stuck", _nothing
+    return Pool, "_is_stuck", nothing
 
 
 def _failure_that_looks_like_success() -> Plant:
@@ -116,7 +116,7 @@ def _failure_that_looks_like_success() -> Plant:
 
 
 def _stalled_reader_kept() -> Plant:
-    return EventWriter, "_watch_stall", _nothing
+    return EventWriter, "_watch_stall", nothing
 
 
 def _second_ending() -> Plant:
@@ -154,7 +154,7 @@ def _process_left_behind() -> Plant:
 
 
 def _device_kept() -> Plant:
-    return Lease, "give_back", _nothing
+    return Lease, "give_back", nothing
 
 
 #: Each fault by its name: how to plant it, and words of the promises that it breaks.
@@ -167,7 +167,10 @@ FAULTS: Mapping[str, tuple[Callable[[], Plant], str]] = {
     "the log turns events round": (_events_swapped, "for event"),
     "credit is given before anything was taken": (_credit_given_early, "not taken, the window is"),
     "credit is never given": (_credit_never_given, "waits for credit"),
-    "a frame cut in its head is misread": (_frame_cut_in_its_head, "ended with runner_disconnected for no reason"),
+    "a frame cut in its head is misread": (
+        _frame_cut_in_its_head,
+        "runner_disconnected for no reason|does not work on what it",
+    ),
     "a request that left goes on waiting": (_withdrawn_but_still_waiting, "waits, and is cancelled"),
     "a request whose reader left goes on": (_leaver_not_cancelled, "goes on without a reader|nobody wants it"),
     "a request outlives its deadline": (_request_without_end, "runs for"),

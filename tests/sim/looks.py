@@ -4,15 +4,19 @@ the storm, and when the node is gone.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from headrace.core.limits import EVENT_OVERHEAD_BYTES
 from headrace.core.request import State
+from headrace.supervisor.queue import Queue
+from headrace.supervisor.shared_timer import SharedTimer
 from tests.sim.checks import WatchedRequest
 
 if TYPE_CHECKING:
     from headrace.supervisor.pool import Pool
     from tests.sim.clients import Client
+    from tests.sim.node import Node
     from tests.sim.runners import Call
     from tests.sim.world import World
 
@@ -54,18 +58,23 @@ class Looks:
 
     def at_rest(self) -> None:
         """Whatever was due is done: now everything must be in order."""
+        if self._checks.violation is not None:
+            raise self._checks.violation
+        if not self._world.node.is_up:
+            return
         self._world.look_for_pools()
         for pool in self._world.pools:
             self._check_pool(pool)
         self._check_links()
         if self.now >= self._next_look:
             self._next_look = self.now + _LOOK_EVERY_S
-            for live in tuple(self._world.dispatcher._live.values()):
+            for live in tuple(self._world.node.dispatcher._live.values()):
                 self._check_request(live)
             for live in (live for pool in self._world.pools for live in pool._waiting):
                 self._that(live.state is State.QUEUED, f"{live.id} waits, and is {live.state.value}")
             for client in self._world.active_clients:
                 self._check_that_it_moves(client)
+            self._world.queue_looks.look()
         if self._checks.violation is not None:
             raise self._checks.violation
 
@@ -73,7 +82,7 @@ class Looks:
         fleet, slots = pool.fleet, pool.app.max_multiplexing
         if pool._waiting:
             for runner in fleet.runners:
-                has_room = runner.takes_work and runner.link.busy < slots
+                has_room = runner.takes_work and runner.link.busy < slots and pool._free > pool._reserved
                 self._that(
                     not has_room, f"{pool.waiting} requests wait, and runner {runner.process.pid} has a free slot"
                 )
@@ -103,7 +112,7 @@ class Looks:
         holders: set[str] = set()
         for child in self._world.kernel.children.values():
             on_node = child.link._streams
-            if child.is_dead and not on_node:
+            if child.life != self._world.node.life or (child.is_dead and not on_node):
                 continue
             for live in on_node.values():
                 self._that(live.id not in holders, f"{live.id} is at two runners")
@@ -132,10 +141,16 @@ class Looks:
 
     def _check_request(self, live: WatchedRequest) -> None:
         app, limits, now = live.route.app, self._world.limits, self.now
+        assert self._world.node.is_up
+        if live.ending is not None:
+            return  # which waits for the disk
         if live.state is State.CANCELLING:
             # Told to stop, its runner retired, waited for, ended by force.
             bound_s = limits.cancel_grace_s + app.request_timeout + 4 * limits.kill_grace_s + 1 + _LATE_S
             self._that(now - live.over_since <= bound_s, f"{live.id} was cancelled and does not end")
+            return
+        if live.is_queued:
+            self._check_time(live)
             return
         if not live._readers:
             self._that(live.left_at is not None, f"nobody reads {live.id}, and nobody left it")
@@ -145,6 +160,13 @@ class Looks:
             waited_s = now - live.opened_at
             self._that(waited_s <= self._checks.wait_s(live) + _LATE_S, f"{live.id} waits for {waited_s:.3f} s")
             return
+        self._check_time(live)
+
+    def _check_time(self, live: WatchedRequest) -> None:
+        """One that runs keeps to its deadlines."""
+        if live.state is not State.RUNNING or live.ending is not None:
+            return
+        app, now = live.route.app, self.now
         running_s = now - (live.started_at or 0.0)
         self._that(running_s <= app.request_timeout + _LATE_S, f"{live.id} runs for {running_s:.3f} s")
         if live.route.endpoint.stream_path is None:
@@ -189,10 +211,13 @@ class Looks:
 
     def after_the_storm(self) -> None:
         """All has ended, and as many runners are there as are wanted."""
-        world = self._world
-        self._that(not world.dispatcher.live, f"{world.dispatcher.live} requests are still alive")
-        for pool in world.catalog.pools.values():
+        world, node = self._world, self._world.node
+        alive = [live.id for live in node.dispatcher._live.values() if world.is_served(live.route.app.name)]
+        self._that(not alive, f"these requests are still alive: {alive}")
+        world.queue_looks.after_the_storm()
+        for pool in node.catalog.pools.values():
             fleet = pool.fleet
+            self._that(not pool._reserved, f"{pool._reserved} slots of {pool.app.name} are kept for nobody")
             self._that(not pool.waiting, f"{pool.waiting} requests wait for ever")
             self._that(
                 fleet.working == len(fleet.runners) == pool.app.min_concurrency,
@@ -204,38 +229,54 @@ class Looks:
     def nothing_is_left(self) -> None:
         """The node is gone: no request without an end, no process, no device, no byte, no task, no timer."""
         world = self._world
-        for live in self._checks.requests.values():
-            self._that(live.is_final or live.state is State.QUEUED, f"{live.id} ended as {live.state.value}")
-        unended = sum(not live.is_final for live in self._checks.requests.values())
-        self._that(
-            unended <= self._checks.refused, f"{unended} requests have no end; {self._checks.refused} were refused"
-        )
+        stopped = [node for node in world.lives if not node.is_killed and node.fault is None]
+        for node in stopped:
+            ours = [
+                live for live in self._checks.requests.values() if live.life == node.life and not live.is_queued
+            ]
+            for live in ours:
+                self._that(live.is_final or live.state is State.QUEUED, f"{live.id} ended as {live.state.value}")
+            unended = sum(not live.is_final for live in ours)
+            self._that(unended <= node.refused, f"{unended} requests have no end; {node.refused} were refused")
+            self._check_meters(node)
+        if stopped:
+            held = stopped[-1].dispatcher.bodies.taken
+            self._that(not held, f"{held} bytes of bodies are held for nobody")
+        self._nothing_of_the_machine_is_left()
+
+    def _nothing_of_the_machine_is_left(self) -> None:
+        world = self._world
         self._that(
             not world.kernel.alive, f"runners {[child.pid for child in world.kernel.alive]} are still there"
         )
-        devices = world.launcher.devices
-        self._that(devices.free == devices.total, f"{devices.total - devices.free} devices are leased to nobody")
-        self._check_meters()
+        if not world.node.is_killed:
+            devices = world.node.launcher.devices
+            leased = devices.total - devices.free
+            self._that(not leased, f"{leased} devices are leased to nobody")
         for task in world.loop.tasks:
             self._that(task.done(), f"a task is left: {task!r}")
             if not task.cancelled() and task._log_traceback:
                 self._fail(f"nobody asked how {task.get_name()} ended: {task.exception()!r}")
-        self._that(not world.loop.timers, f"timers are left: {world.loop.timers}")
+        timers = [timer for timer in world.loop.timers if not _ends_with_its_process(timer)]
+        self._that(not timers, f"timers are left: {timers}")
 
-    def _check_meters(self) -> None:
-        world = self._world
-        numbers = [app.numbers.counters for app in world.meters._apps.values()]
+    def _check_meters(self, node: Node) -> None:
+        numbers = [app.numbers.counters for app in node.meters._apps.values()]
 
         def total(name: str) -> float:
             return sum(count.value for counters in numbers for count in counters[name].values())
 
-        ended = sum(live.is_final for live in self._checks.requests.values())
+        ended = self._checks.ended_in[node.life]
         counted = total("headrace_requests_total")
         self._that(
-            counted == ended + self._checks.refused,
-            f"{counted:g} requests counted, {ended} ended, {self._checks.refused} refused",
+            counted == ended + node.refused,
+            f"{counted:g} requests counted, {ended} ended, {node.refused} refused",
         )
         starts, ends = total("headrace_runner_starts_total"), total("headrace_runner_ends_total")
         self._that(starts == ends, f"{starts:g} runners started, {ends:g} ended")
-        held = world.dispatcher.bodies.taken if world.clients else 0
-        self._that(not held, f"{held} bytes of bodies are held for nobody")
+
+
+def _ends_with_its_process(timer: asyncio.TimerHandle) -> bool:
+    """Whether a timer is one of a queue's, or a shared one that nobody waits for."""
+    owner = getattr(timer._callback, "__self__", None)
+    return isinstance(owner, Queue) or (isinstance(owner, SharedTimer) and not owner._due_at)

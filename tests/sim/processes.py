@@ -7,6 +7,7 @@ The real `RunnerProcess` gets a `Child` where it expects a child process, and `K
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 from headrace.supervisor.devices import Devices
 from headrace.supervisor.link import RunnerLink
 from headrace.supervisor.process import Launcher, RunnerProcess
+from tests.sim.clock import LIFE
 from tests.sim.runners import Runner
-from tests.sim.wire import wire
+from tests.sim.wire import End, wire
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -35,9 +37,11 @@ class Child:
         self.memory_bytes = _CALM_BYTES
         self.strays_until = 0.0  # for so long its group has a member after it
         self.is_dead = False
+        self.life = LIFE.get()  # of the node that started it
         self.inside: Runner
         self.link: RunnerLink
-        self._world = world
+        self.ours: End  # of its wire
+        self.world = world
         self._loop = asyncio.get_running_loop()
         self._reaped: asyncio.Future[None] = self._loop.create_future()
 
@@ -55,7 +59,7 @@ class Child:
         """Die. The node hears of it by its link, and a little later from the kernel."""
         if self.is_dead:
             return
-        self._world.note(f"runner {self.pid} ends with {code}")
+        self.world.note(f"runner {self.pid} ends with {code}")
         self.is_dead = True
         nature = self.inside.nature
         self.strays_until = self._loop.time() + nature.stray_s
@@ -64,7 +68,8 @@ class Child:
         if not nature.orphan_keeps_pipes:
             self.stdout.feed_eof()
             self.stderr.feed_eof()
-        self._loop.call_later(self._world.dice.choice((0.0, 0.001, 0.01)), self._reap, code)
+        reaped_s = self.world.dice.choice((0.0, 0.001, 0.01))
+        self._loop.call_later(reaped_s, self._reap, code, context=self.world.loop.outside)
 
     def _reap(self, code: int) -> None:
         self.returncode = code
@@ -104,6 +109,17 @@ class Kernel:
             child.strays_until = min(child.strays_until, child._loop.time() + 0.05)
         elif number == signal.SIGTERM and not child.is_dead and not child.inside.is_frozen:
             child.inside.terminate()
+
+    def node_died(self, life: int) -> None:
+        """Hang up for a node that was killed. Its guardian ends, a little later, what does not leave of itself."""
+        for child in self.alive:
+            if child.life == life:
+                child.ours.die()
+                child.world.later(1.0, functools.partial(self._end_orphan, child))
+
+    def _end_orphan(self, child: Child) -> None:
+        if not child.is_group_gone():
+            self.killpg(child.pid, signal.SIGKILL)
 
     def bury_orphans(self) -> None:
         """End what still holds the link of a process that is gone."""
@@ -145,7 +161,8 @@ class SimLauncher(Launcher):
             raise OSError("the system has no process left")
         child = Child(world, 1_000 + len(world.kernel.children))
         world.kernel.children[child.pid] = child
-        ours, theirs = wire(world.dice, world.plan.pace)
+        ours, theirs = wire(world.dice, world.plan.pace, world.loop.outside)
+        child.ours = ours
         nature = world.nature()
         world.note(f"runner {child.pid} starts: {nature}")
         child.inside = Runner(world, child, world.specs(), nature, theirs)

@@ -29,17 +29,22 @@ if TYPE_CHECKING:
     from tests.sim.processes import Child
     from tests.sim.world import World
 
-#: What an app can say of a request, by its own doing.
-_APP_ERRORS = ("runner_server_error", "app_error", "unserializable_item", "event_too_large")
+#: What an app can say of a request, by its own doing: type, status, whether it is worth another try.
+_APP_ERRORS = (
+    ("runner_server_error", None, None), ("unserializable_item", None, None), ("event_too_large", None, None),
+    ("app_error", None, None), ("app_error", 503, True), ("app_error", 503, False), ("app_error", 400, True),
+)  # fmt: skip
 
 
 class Call:
     """One request as its runner has it."""
 
-    def __init__(self, runner: Runner, stream: int, id_: str, window: int, course: Course) -> None:
-        self.id = id_
+    def __init__(self, runner: Runner, stream: int, head: dict[str, Any], course: Course) -> None:
+        self.id: str = head["request_id"]
+        self.attempt: int = head["attempt"]
         self.course = course
-        self.granted = window
+        self.life = runner.child.life
+        self.granted: int = head["window"]
         self.spent = 0
         self.made = 0
         self.is_over = False
@@ -66,8 +71,10 @@ class Call:
 
     def _make(self) -> None:
         runner = self._runner
-        pad = runner.dice.randrange(max(1, self.course.text_bytes_max - 60))
-        text = b'{"of":"%b","n":%d,"pad":"%b"}' % (self.id.encode(), self.made, b"x" * pad)
+        pad = runner.dice.randrange(max(1, self.course.text_bytes_max - 80))
+        text = b'{"of":"%b","attempt":%d,"n":%d,"pad":"%b"}' % (
+            self.id.encode(), self.attempt, self.made, b"x" * pad,
+        )  # fmt: skip
         runner.world.checks.made(self, text)
         self.spent += len(text) + EVENT_OVERHEAD_BYTES
         self.made += 1
@@ -81,7 +88,8 @@ class Call:
             case "dies":
                 self._runner.child.end(-11)
             case "error" if self.reason is None:
-                self.end(RequestError(self._runner.dice.choice(_APP_ERRORS), "The model is out of order."))
+                type_, status, retryable = self._runner.dice.choice(_APP_ERRORS)
+                self.end(RequestError(type_, "The model is out of order.", status=status, retryable=retryable))
             case _:
                 self.end(None)
 
@@ -155,7 +163,9 @@ class Runner:
     def later(self, delay_s: float, act: Callable[[], None]) -> None:
         """Do something, unless this process is dead by then, and not while it is frozen."""
         number = next(self._numbers)
-        self._timers[number] = self._loop.call_later(delay_s, self._due, number, act)
+        self._timers[number] = self._loop.call_later(
+            delay_s, self._due, number, act, context=self.world.loop.outside
+        )
 
     def _due(self, number: int, act: Callable[[], None]) -> None:
         del self._timers[number]
@@ -187,7 +197,7 @@ class Runner:
             return
         if birth == "dies":
             self.child.end(1)
-        elif birth == "faulty file" or (birth == "other app" and not self.world.plan.reloads):
+        elif birth == "faulty file" or (birth == "other app" and not self._may_be_another):
             self._fail("invalid syntax")
         else:
             if birth == "other app":
@@ -195,6 +205,11 @@ class Runner:
             apps = [app.to_wire() for app in self._apps]
             version = VERSION + (birth == "foreign")
             self.link.post(Kind.HELLO, 0, orjson.dumps({"version": version, "pid": self.child.pid, "apps": apps}))
+
+    @property
+    def _may_be_another(self) -> bool:
+        """Whether the file may be another one for a while: not when a node starts, who would serve nothing else."""
+        return bool(self.world.plan.reloads) and self.world.node.is_up
 
     def _fail(self, message: str) -> None:
         fault = {"file": "model.py", "line": 1, "message": message, "traceback": "Traceback: …"}
@@ -223,7 +238,7 @@ class Runner:
         self.world.note(f"runner {self.child.pid} stands still for {seconds} s")
         self.is_frozen, self.is_stopped = True, is_stopped
         self.end.freeze()
-        self._thawing = self._loop.call_later(seconds, self._go_on)
+        self._thawing = self._loop.call_later(seconds, self._go_on, context=self.world.loop.outside)
 
     def _go_on(self) -> None:
         self._thawing = None
@@ -301,7 +316,7 @@ class Runner:
         assert self.app is not None
         self._last_stream = max(self._last_stream, stream)
         course = self.world.course()
-        call = Call(self, stream, head["request_id"], head["window"], course)
+        call = Call(self, stream, head, course)
         checks.started(self, call)
         self.has_misbehaved |= course.is_greedy
         self.calls[stream] = call

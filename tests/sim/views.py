@@ -1,36 +1,40 @@
-"""The gateway's views of requests, as a call meets them behind the door: run, stream, watch and cancel.
+"""The gateway's views of requests, as a call meets them behind the door: run, stream, watch, cancel, and the queue.
 
-What stands before them in the real gateway (keys, origins, the queue, the server's own pages) is left out.
+What stands before them in the real gateway (keys, origins, the server's own pages) is left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from headrace.core.errors import RequestError
+from headrace.core.limits import Limits
+from headrace.core.netguard import Policy
 from headrace.core.routes import UnknownPath, View
-from headrace.gateway.answers import Receive, Scope, error_answer, value_answer
-from headrace.gateway.attach import last_seen, watch
+from headrace.gateway import requests
+from headrace.gateway.answers import Receive, Scope, error_answer
 from headrace.gateway.body import ClientLeft
 from headrace.gateway.calls import Call
 from headrace.gateway.outlet import OUTLET
+from headrace.gateway.queue import PREFIX, QueueView, store_faults_told
 from headrace.gateway.resends import Resends
 from headrace.gateway.run import run
 from headrace.gateway.stream import stream
 
 if TYPE_CHECKING:
-    from headrace.supervisor.streams import LiveRequest
-    from tests.sim.world import World
+    from tests.sim.node import Node
 
 
 class Views:
     """Answers calls, each by its connection's outlet."""
 
-    def __init__(self, world: World) -> None:
-        self._catalog = world.catalog
-        self._dispatcher = world.dispatcher
-        self._limits = world.limits
-        self._resends = Resends(clock=world.loop.time)
+    def __init__(self, node: Node, limits: Limits, clock: Callable[[], float]) -> None:
+        self._catalog = node.catalog
+        self._dispatcher = node.dispatcher
+        self._limits = limits
+        resends = Resends(clock=clock)
+        self._queue = QueueView(node.queue, node.store, node.dispatcher, Policy(), limits, resends)
 
     async def __call__(self, scope: Scope, receive: Receive) -> None:
         """Answer one call. Whatever is raised is a fault of Headrace's own."""
@@ -45,34 +49,22 @@ class Views:
             pass
 
     async def _answer(self, call: Call) -> None:
+        if call.path.startswith(f"{PREFIX}/"):
+            await self._queue.answer(call, call.path.removeprefix(PREFIX), f"http://127.0.0.1:8080{PREFIX}")
+            return
         try:
             route = self._catalog.routes.find(call.path)
-        except UnknownPath:
-            await self._answer_by_id(call)
+        except UnknownPath as unknown:
+            asked = requests.asked_of(call.path, self._catalog.routes)
+            if asked is None:
+                raise RequestError("not_found", str(unknown)) from None
+            with store_faults_told():
+                live = await requests.find(asked, call, self._dispatcher, self._queue)
+                await requests.answer(asked, live, call, self._dispatcher, self._queue, self._limits)
             return
         view = stream if route.view is View.STREAM else run
         try:
-            await view(call, route, self._dispatcher, self._limits, self._resends)
+            await view(call, route, self._dispatcher, self._limits, self._queue.resends)
         finally:
             if call.sent is not None and call.outlet.is_gone and not call.outlet.has_started:
-                self._resends.remember(call.sent, call.id)
-
-    async def _answer_by_id(self, call: Call) -> None:
-        *_, id_, action = call.path.split("/")
-        live = self._dispatcher.find(id_, None)
-        if action == "cancel":
-            status = _cancel(live)
-            call.answer(value_answer(status, {"status": status}, call.id))
-        elif live is None:
-            raise RequestError("not_found", "There is no such request.")
-        else:
-            await watch(live, last_seen(call), call, self._dispatcher, self._limits)
-
-
-def _cancel(live: LiveRequest | None) -> int:
-    if live is None:
-        return 404
-    if live.is_final:
-        return 400
-    live.cancel("client_cancelled", "The request was stopped by a call to its cancel route.")
-    return 202
+                self._queue.resends.remember(call.sent, call.id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -27,11 +28,12 @@ class Pace:
 class End(asyncio.Transport):
     """One end of a wire. A frozen one reads nothing of what has arrived."""
 
-    def __init__(self, dice: Random, pace: Pace) -> None:
+    def __init__(self, dice: Random, pace: Pace, context: Context) -> None:
         super().__init__()
         self.protocol: asyncio.Protocol | None = None
         self.other: End = self
         self._loop = asyncio.get_running_loop()
+        self._context = context  # of whoever reads at this end
         self._dice = dice
         self._pace = pace
         self._coming: deque[tuple[float, bytes]] = deque()  # and when
@@ -88,7 +90,7 @@ class End(asyncio.Transport):
         self._is_gone = True
         self._coming.clear()
         self._disarm()
-        self._loop.call_soon(self._lose)
+        self._loop.call_soon(self._lose, context=self._context)
         other = self.other
         other._expect(_END)
         other._unsent.clear()  # nobody reads it any more
@@ -134,8 +136,10 @@ class End(asyncio.Transport):
     def _arm(self) -> None:
         if self._due is None and self._coming and not self._is_frozen:
             at = self._coming[0][0]
-            is_due = at <= self._loop.time()
-            self._due = self._loop.call_soon(self._arrive) if is_due else self._loop.call_at(at, self._arrive)
+            if at <= self._loop.time():
+                self._due = self._loop.call_soon(self._arrive, context=self._context)
+            else:
+                self._due = self._loop.call_at(at, self._arrive, context=self._context)
 
     def _disarm(self) -> None:
         if self._due is not None:
@@ -167,8 +171,8 @@ class End(asyncio.Transport):
         return data
 
 
-def wire(dice: Random, pace: Pace) -> tuple[End, End]:
-    """Return the two ends of a new wire; each still needs its protocol."""
-    ours, theirs = End(dice, pace), End(dice, pace)
+def wire(dice: Random, pace: Pace, outside: Context) -> tuple[End, End]:
+    """Return the two ends of a new wire: that of the life which makes it, and one outside. Each needs its protocol."""
+    ours, theirs = End(dice, pace, copy_context()), End(dice, pace, outside)
     ours.other, theirs.other = theirs, ours
     return ours, theirs

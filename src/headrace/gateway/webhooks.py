@@ -56,7 +56,11 @@ class WebhookView:
 
     async def _retry(self, id_: RequestId, call: Call) -> None:
         record = await self.store.get(id_)
-        if record is None or record.owner != call.owner or not await self.store.revive_delivery(id_, at=self.outbox.now()):
+        if (
+            record is None
+            or record.owner != call.owner
+            or not await self.store.revive_delivery(id_, at=self.outbox.now())
+        ):
             raise RequestError("request_not_found", "There is no request with a webhook that was given up.")
         self.outbox.look()
         call.answer(value_answer(202, {"status": "TRIED_AGAIN"}, call.id))

@@ -1,0 +1,330 @@
+"""What the simulation has found in the queue, each fault in a small world of its own, so that it stays found.
+
+That nothing is told before it is kept, forgotten, passed over, or told in two ways is checked all along, as in a storm.
+"""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from headrace.core.limits import Limits
+from tests.sim.callers import Caller, QueueCall, Wish
+from tests.sim.clients import Habit
+from tests.sim.natures import Course
+from tests.sim.scene import HEADERS, Scene
+
+QUIET = dataclasses.replace(Limits(), drain_s=0.5)
+
+
+class QueueScene(Scene):
+    """A calm world whose callers come when a test says so."""
+
+    def __init__(self, limits: Limits = QUIET, **knobs: object) -> None:
+        super().__init__(limits, **{"request_timeout": 30.0, "first_event_timeout": 0.0, **knobs})
+
+    def caller(self, *visits: tuple[float, str], **more: object) -> Caller:
+        """Have a caller come, and look at its request at these times after its submit."""
+        headers = {**HEADERS, **more.pop("headers", {})}
+        return self.add_caller(Wish("sim/model", headers=headers, visits=visits, **more))
+
+    def fail_once(self, where: str) -> None:
+        """Have the next transaction fail there: "commit", or "committed" for one whose answer is lost."""
+        fails = iter([where])
+        self.disk.fails_where = lambda: next(fails, "")
+
+    def lose_answer(self, number: int) -> None:
+        """Have nobody told of a transaction in time, counted from the next one."""
+        waits = iter([0.001, 0.001] * (number - 1) + [0.001, 40.0])
+        self.disk.commit_s = lambda: next(waits, 0.001)
+        self.disk.troubled_at, self.disk.has_failed = self.loop.time() + 50, True
+
+    def endings(self) -> list[str | None]:
+        """How each request has ended."""
+        return [one.ending and (one.ending.error_type or one.ending.state) for one in self.records.all.values()]
+
+    def told(self, action: str) -> list[QueueCall]:
+        """The calls of one kind."""
+        return [one for one in self.clients if isinstance(one, QueueCall) and one._action == action]
+
+
+# --- nothing is told before it is kept --------------------------------------------------------------------------
+
+
+def test_a_cancel_that_meets_an_ending_on_its_way_to_the_disk_is_told_to_the_readers_too():
+    class MeetsAnEnding(QueueScene):
+        def course(self):
+            return Course(events=3, gap_s=0.01)
+
+        async def storm(self):
+            self.caller((0.1, "stream"))
+            await asyncio.sleep(0.3)
+            stops = self.caller((0.05, "stream"), (0.4, "cancel"))
+            await asyncio.sleep(0.1)
+            self.disk.commit_s = lambda: 0.5  # it has begun, and is done before any of that is on the disk
+            await asyncio.sleep(20)
+            assert stops.has_stopped
+
+    world = MeetsAnEnding()
+    world.run()
+
+    assert world.endings()[0] == "completed"
+    assert world.endings()[1] in {"completed", "client_cancelled"}
+    assert 2 <= len(world.told("stream"))
+
+
+def test_an_ending_that_cannot_be_kept_yet_is_not_told_yet():
+    class FullDisk(QueueScene):
+        async def storm(self):
+            self.caller((0.02, "stream"))
+            await asyncio.sleep(0.05)
+            self.disk._fail(5.0, is_gone=False)
+            await asyncio.sleep(3)
+            self.told_meanwhile = [one.is_complete for one in self.told("stream")]
+            await asyncio.sleep(20)
+
+    world = FullDisk()
+    world.course = lambda: Course(events=3, first_s=0.2)
+    world.run()
+
+    assert [False] == world.told_meanwhile
+    assert [True] == [one.is_complete for one in world.told("stream")]
+
+
+def test_the_deadline_of_a_request_that_is_not_retried_is_told_when_it_is_kept():
+    class Stuck(QueueScene):
+        def course(self):
+            return Course(end="never", on_cancel="late")
+
+        async def storm(self):
+            self.caller((0.1, "stream"), headers={"x-fal-no-retry": "1"})
+            await asyncio.sleep(20)
+
+    world = Stuck(request_timeout=1.0)
+    world.run()
+
+    assert ["request_timeout"] == world.endings()
+    assert "request_timeout" == world.told("stream")[0].error["type"]
+
+
+# --- answers of the store that are lost -------------------------------------------------------------------------
+
+
+def test_a_submit_that_took_effect_unanswered_waits_like_any_other():
+    class LostAnswer(QueueScene):
+        async def storm(self):
+            self.lose_answer(1)
+            self.caller(tries=1)
+            await asyncio.sleep(60)
+
+    world = LostAnswer()
+    world.run()
+
+    assert [503] == [one.status for one in world.told("submit")]
+    assert ["completed"] == world.endings()
+
+
+def test_a_retry_whose_answer_is_lost_is_tried_again_all_the_same():
+    class LostAnswer(QueueScene):
+        def course(self):
+            return Course(end="never") if len(self.kernel.children) == 1 else Course()
+
+        async def storm(self):
+            self.caller()
+            await asyncio.sleep(1)
+            self.fail_once("committed")
+            self.kernel.children[1_000].end(1)
+            await asyncio.sleep(60)
+
+    world = LostAnswer()
+    world.run()
+
+    assert ["completed"] == world.endings()
+    assert 2 == next(iter(world.records.all.values())).attempt
+
+
+def test_a_request_that_is_cancelled_behind_a_start_whose_answer_is_lost_ends():
+    class LostAnswer(QueueScene):
+        async def storm(self):
+            self.lose_answer(2)  # its submit's is not
+            caller = self.caller()
+            await asyncio.sleep(30.5)  # the start is given up, and will be looked for in half a second
+            await caller._visit("cancel")
+            await asyncio.sleep(60)
+
+    world = LostAnswer()
+    world.run()
+
+    assert ["client_cancelled"] == world.endings()
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.promise("G6")
+@pytest.mark.parametrize("by_s", [3_600.0, -3_600.0])
+def test_a_clock_that_jumps_ends_no_wait_forgets_no_result_and_loses_no_lease(by_s):
+    class Jumps(QueueScene):
+        def course(self):
+            return Course(events=1, first_s=20.0)
+
+        async def storm(self):
+            self.caller()
+            self.caller(headers={"x-fal-request-start-timeout": "30"}, start_timeout_s=30.0)
+            self.caller(headers={"x-fal-request-start-timeout": "30"}, start_timeout_s=30.0)
+            await asyncio.sleep(5)
+            self._jump(by_s)
+            await asyncio.sleep(80)
+
+    world = Jumps()
+    world.run()
+
+    assert ["completed", "completed", "startup_timeout"] == world.endings()
+
+
+def test_a_start_deadline_that_passed_while_there_was_no_node_is_told_by_the_next_one():
+    class Restarts(QueueScene):
+        def course(self):
+            return Course(end="never")
+
+        async def storm(self):
+            self.caller()
+            await asyncio.sleep(0.1)
+            self.caller(headers={"x-fal-request-start-timeout": "1"}, start_timeout_s=1.0)
+            await asyncio.sleep(0.1)
+            self.node.die()
+            await asyncio.sleep(5)
+            await self._start()
+            await asyncio.sleep(10)
+
+    world = Restarts()
+    world.run()
+
+    assert "startup_timeout" == world.endings()[1]
+
+
+# --- the line, and what is kept ---------------------------------------------------------------------------------
+
+
+def test_a_queue_is_fed_by_what_a_reload_has_started():
+    class Reload(QueueScene):
+        def course(self):
+            return Course(events=1, first_s=8.0)
+
+        async def storm(self):
+            self.caller()
+            await asyncio.sleep(0.1)
+            self.caller()
+            self.versions += 1
+            await asyncio.sleep(5)
+            self.runs = [len(one.runs) for one in self.records.all.values()]
+            await asyncio.sleep(20)
+
+    world = Reload()
+    world.run()
+
+    assert [1, 1] == world.runs
+
+
+def test_a_result_outlives_a_lack_of_memory_for_events():
+    class Short(QueueScene):
+        def course(self):
+            return Course(events=40, text_bytes_max=300, gap_s=0.05)
+
+        async def storm(self):
+            self.caller((0.02, "stream"))
+            await asyncio.sleep(20)
+
+    world = Short(dataclasses.replace(QUIET, events_bytes_max=2_000))
+    world.run()
+
+    assert ["completed"] == world.endings()
+
+
+def test_who_comes_late_to_more_events_than_memory_keeps_does_not_take_a_part_for_the_whole():
+    class Late(QueueScene):
+        def course(self):
+            return Course(events=20)
+
+        async def storm(self):
+            self.caller((60.0, "stream"))
+            await asyncio.sleep(70)
+
+    world = Late(dataclasses.replace(QUIET, replay_events_max=8, replay_s=1.0))
+    world.run()
+
+    assert [412] == [one.status for one in world.told("stream")]
+
+
+def test_a_stream_of_statuses_goes_on_when_the_disk_comes_back():
+    class Outage(QueueScene):
+        async def storm(self):
+            caller = self.caller()
+            await asyncio.sleep(0.5)
+            habit = Habit(f"{caller._base}/status/stream", "GET", b"", {"host": "127.0.0.1"})
+            self.spawn(QueueCall(caller, habit, "status/stream", b"logs=1").go())
+            await asyncio.sleep(0.1)
+            self.disk._fail(4.0, is_gone=True)
+            await asyncio.sleep(30)
+
+    world = Outage()
+    world.course = lambda: Course(events=3, first_s=1.0)
+    world.run()
+
+    assert [True] == [one.is_complete for one in world.told("status/stream")]
+
+
+def test_a_reader_of_an_earlier_attempt_is_told_when_the_next_is_not_kept_from_its_start():
+    class Trimmed(QueueScene):
+        def course(self):
+            return Course(events=30, gap_s=0.01, end="never")
+
+        async def storm(self):
+            caller = self.caller()
+            await asyncio.sleep(0.5)
+            self.kernel.children[1_000].end(1)
+            await asyncio.sleep(4)
+            headers = {"host": "127.0.0.1", "last-event-id": f"{caller.id}.1.3"}
+            path = f"/sim/model/requests/{caller.id}/stream"
+            call = QueueCall(caller, Habit(path, "GET", b"", headers, position=4, attempt=1), "stream")
+            await asyncio.wait_for(call.go(), 5)
+            self.status = call.status
+
+    world = Trimmed(dataclasses.replace(QUIET, replay_events_max=8))
+    world.run()
+
+    assert 412 == world.status
+
+
+def test_a_request_of_a_runner_that_leaves_by_itself_is_tried_again():
+    class Leaves(QueueScene):
+        def course(self):
+            return Course(events=20, gap_s=0.1)
+
+        async def storm(self):
+            self.caller((0.1, "stream"))
+            await asyncio.sleep(0.5)
+            self.kernel.children[1_000].inside.terminate()
+            await asyncio.sleep(30)
+
+    world = Leaves()
+    world.run()
+
+    assert ["completed"] == world.endings()
+    assert 2 == next(iter(world.records.all.values())).attempt
+
+
+def test_a_runner_is_told_once_to_stop_a_request_whose_deadline_passes_and_that_is_cancelled():
+    class Twice(QueueScene):
+        def course(self):
+            return Course(end="never", on_cancel="late")
+
+        async def storm(self):
+            self.dice.seed(3)
+            self.caller((1.05, "cancel"))
+            await asyncio.sleep(20)
+
+    world = Twice(request_timeout=1.0)
+    world.run()  # a runner that is told twice complains
+
+    assert ["client_cancelled"] == world.endings()
