@@ -100,7 +100,9 @@ def test_who_leaves_stops_the_model(page, server, leave, resume):
         const stream = await createFalClient({{ credentials }}).stream("zoo/zoo/async", options);
         try {{ for await (const _ of stream) {leave}; }} catch (error) {{ return error.name; }}
     }}"""
-    options = {"input": {"n": 100_000, "pause": 0.01, "name": name}, "resume": resume}
+    # With resume, the request would outlive its readers for good, but for being stopped.
+    headers = {"x-headrace-on-disconnect": "finish"} if resume else {}
+    options = {"input": {"n": 100_000, "pause": 0.01, "name": name}, "headers": headers, "resume": resume}
     with site({}) as pages:
         page.goto(pages.url)
         told = page.evaluate(script, [f"{server.url}/sdk/headrace.js", key_of(server), options])
