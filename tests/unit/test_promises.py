@@ -13,6 +13,9 @@ from tests.support.recorder import spread_ms
 
 ROOT = Path(__file__).parents[2]
 
+# Each lists all tests there are in a process of its own, which is seconds of work on a free machine.
+pytestmark = pytest.mark.timeout(250)
+
 ROWS = [
     f"{letter}{number}"
     for letter, last in [("S", 13), ("R", 8), ("G", 7), ("Q", 10), ("P", 7), ("H", 10), ("A", 14), ("C", 3)]
@@ -22,7 +25,7 @@ ROWS = [
 
 def python(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *args], cwd=cwd, capture_output=True, text=True, timeout=55, check=False
+        [sys.executable, *args], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
     )
 
 
