@@ -171,7 +171,10 @@ FAULTS: Mapping[str, tuple[Callable[[], Plant], str]] = {
         _frame_cut_in_its_head,
         "runner_disconnected for no reason|does not work on what it",
     ),
-    "a request that left goes on waiting": (_withdrawn_but_still_waiting, "waits, and is cancelled"),
+    "a request that left goes on waiting": (
+        _withdrawn_but_still_waiting,
+        "waits, and is cancelled|holds a slot and is",
+    ),
     "a request whose reader left goes on": (_leaver_not_cancelled, "goes on without a reader|nobody wants it"),
     "a request outlives its deadline": (_request_without_end, "runs for"),
     "a stuck request keeps its slot": (_stuck_request_left_alone, "was cancelled and does not end"),
@@ -181,7 +184,7 @@ FAULTS: Mapping[str, tuple[Callable[[], Plant], str]] = {
     "a cancelled request completes": (_illegal_move, "went from State.CANCELLING to State.COMPLETED"),
     "a dead runner is not replaced": (_dead_runner_not_replaced, "has . runners|are missing"),
     "more runners start than are allowed": (_too_many_runners, "are allowed"),
-    "a process is left behind": (_process_left_behind, "are still there|leased to nobody"),
+    "a process is left behind": (_process_left_behind, "are still there|leased to nobody|more than its slots"),
     "a device is never given back": (_device_kept, "has 0 runners|leased to nobody"),
 }
 

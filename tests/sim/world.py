@@ -89,7 +89,7 @@ class World:
 
     def is_served(self, app: str) -> bool:
         """Whether the node of today serves an app; what is queued for another waits until somebody does."""
-        return app in self.node.catalog.routes.apps
+        return not self.node.is_up or app in self.node.catalog.routes.apps
 
     def specs(self) -> tuple[AppSpec, ...]:
         """What is in the target's file now."""
