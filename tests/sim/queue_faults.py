@@ -146,7 +146,14 @@ def _start_deadline_missed() -> Plant:
 
 
 def _slot_kept_for_nobody() -> Plant:
-    return Pool, "unreserve", every(2, Pool.unreserve, nothing)
+    start = Pool.start_reserved
+
+    def keep(pool: Pool, live: LiveRequest) -> bool:
+        has_started = start(pool, live)
+        pool._reserved += 1
+        return has_started
+
+    return Pool, "start_reserved", every(3, start, keep)
 
 
 def _queue_not_fed() -> Plant:
@@ -176,6 +183,6 @@ QUEUE_FAULTS: Mapping[str, tuple[Callable[[], Plant], str]] = {
     "an idempotency key is ignored": (lambda: _submitted(idempotency_key=None), "has the key of"),
     "the length of a queue is unbounded": (lambda: _submitted(queue_length_max=None), "its caller allows"),
     "nobody looks at start deadlines": (_start_deadline_missed, "should have started"),
-    "a slot is kept for a request that does not come": (_slot_kept_for_nobody, "kept for nobody|do not end|waits"),
+    "a slot is kept for a request that has one": (_slot_kept_for_nobody, "kept for nobody|do not end|waits"),
     "a free slot does not reach the queue": (_queue_not_fed, "which has a slot to spare"),
 }
