@@ -210,7 +210,7 @@ def test_the_traceback_of_an_accident_is_the_operators_alone(server):
     request = Queued(server, "words/raises")
 
     assert ["said before"] == request.said()
-    assert "ValueError: a secret of the model" in server.log
+    eventually(lambda: "ValueError: a secret of the model" in server.log, "its traceback is told")
 
 
 # --- how it is told -------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_items_are_no_lines_where_the_app_says_so_nor_of_direct_requests(server)
 
     assert ["printed"] == Queued(server, "quiet").said()
     assert 200 == direct.status
-    assert direct.headers["x-fal-request-id"] in server.log
+    eventually(lambda: direct.headers["x-fal-request-id"] in server.log, "what it printed is told")
     assert "step 0" not in server.log
 
 
@@ -265,7 +265,7 @@ def test_a_line_before_a_crash_is_there_and_the_crash_is_the_operators(server):
     request = Queued(server, "words/dies")
 
     assert ["the last word"] == request.said()
-    assert "Fatal Python error: Segmentation fault" in server.log
+    eventually(lambda: "Fatal Python error: Segmentation fault" in server.log, "the crash is told")
 
 
 def test_a_flood_is_bounded_and_counted_and_the_next_words_are_heard(server):
