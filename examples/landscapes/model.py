@@ -13,6 +13,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+# From 1.32 on, the engine reports to its maker unless it is told not to before it is imported. What runs here is
+# nobody's news.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray

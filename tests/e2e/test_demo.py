@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+import headrace
 from tests.support.server import PATIENCE_S, eventually, processes
 from tests.support.smollm2 import need_model
 
@@ -114,6 +115,23 @@ def test_the_pasted_lines_work_and_ctrl_c_ends_it(environment, tmp_path):
     assert key in python
     assert children
     eventually(lambda: not set(children) & {pid for pid, _, _ in processes()}, "the server is gone")
+
+
+def test_pictures_are_painted_on_the_page_that_it_names(environment, tmp_path):
+    need_model()
+    with running_demo(environment, tmp_path, "--port", str(free_port())) as demo:
+        shown = read_until(demo, b"Ctrl-C stops the server.").decode()
+        url, id_ = re.search(
+            r"^page (http://\S+/headrace/landscapes)#request=(\S+)$", shown, re.MULTILINE
+        ).groups()
+        key = re.search(r"^key  (\S+)$", shown, re.MULTILINE)[1]
+        with contextlib.closing(headrace.Client(url=url.partition("/headrace/")[0], key=key)) as client:
+            items = list(client.attach("headrace/landscapes", id_))
+
+    assert "code=" not in shown  # a pipe may be a log
+    assert 51 == len(items)
+    assert [0.02, 1.0] == [items[at]["progress"] for at in (0, 49)]
+    assert 4 == len({image["url"] for image in items[-1]["images"]})
 
 
 def paste(line, environment, folder):

@@ -15,6 +15,17 @@ from tests.support.smollm2 import need_model
 
 pytestmark = pytest.mark.timeout(300)
 
+#: What the demo's pictures need of the example, but for what it was trained with.
+PICTURES = (
+    "app.py",
+    "model.py",
+    "studio.py",
+    "words.py",
+    "landscapes.onnx",
+    "upscale.onnx",
+    "UPSCALE_LICENSE.txt",
+)
+
 HELLO = """
 import headrace
 
@@ -96,6 +107,7 @@ def test_the_wheel_holds_the_licence_the_examples_and_the_types(wheel):
     licence = zipfile.ZipFile(wheel).read("headrace-0.1.0.dist-info/licenses/LICENSE").decode()
 
     assert {"headrace/py.typed", "headrace/examples/smollm2.py", "headrace/examples/hello_stream.py"} <= set(names)
+    assert {f"headrace/examples/landscapes/{name}" for name in PICTURES} <= set(names)
     assert all(name.startswith(("headrace/", "headrace-0.1.0.dist-info/")) for name in names)
     assert "Version 2.0, January 2004" in licence
     assert "END OF TERMS AND CONDITIONS" in licence

@@ -1,4 +1,4 @@
-"""`headrace demo`: a real model in your terminal, and the lines to call it yourself.
+"""`headrace demo`: a real model in your terminal, another in your browser, and the lines to call them yourself.
 
 The server is a child process like any other `headrace serve`, on the user's own data folder: its key is kept in
 the credentials file, so that `headrace stream` and the SDK find it from another terminal. A `headrace.toml` in
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final, Never
+from urllib.parse import urlsplit
 
 import typer
 
@@ -39,6 +40,8 @@ EXAMPLES = examples(
 HOST: Final = "127.0.0.1"
 APP: Final = "headrace/smollm2"
 PROMPT: Final = "Explain in three sentences why the sky is blue."
+PICTURES: Final = "headrace/landscapes"
+PICTURE: Final = "sunset over the mountains, with a lake"
 
 #: Seconds until the model must be loaded. A warm start takes one or two, a cold disk some more.
 START_TIMEOUT_S: Final = 120.0
@@ -58,7 +61,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="Leave after one stream.")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to try first.")] = 8080,
 ) -> None:
-    """Fetch a small language model, serve it, and stream an answer. Then try it yourself.
+    """Fetch a small language model, serve it, and stream an answer; then pictures, on the server's page.
 
     The first run downloads 93 MB; after that it needs no network.
     """
@@ -70,6 +73,7 @@ def demo(
         _stream_once(server)
         if once:
             return
+        typer.echo(_picture_link(server))
         typer.echo(_invitation(server))
         with contextlib.suppress(KeyboardInterrupt):
             server.process.wait()
@@ -93,8 +97,8 @@ class _Server:
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join(f"  {line}" for line in lines)
 
-    def is_ready(self) -> bool:
-        """Ask `/ready`: 200 once the model is loaded. Raises `Failure` when it cannot be."""
+    def is_ready(self, app: str) -> bool:
+        """Ask `/ready` whether an app's model is loaded. Raises `Failure` when it cannot be."""
         import http.client
 
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
@@ -106,9 +110,10 @@ class _Server:
             return False
         finally:
             connection.close()
-        if fault := facts["apps"][APP].get("fault"):
+        condition = facts["apps"][app]
+        if fault := condition.get("fault"):
             raise Failure(f"the model did not start: {fault}")
-        return answer.status == 200
+        return bool(condition["state"] == "ready")
 
 
 @contextlib.contextmanager
@@ -127,7 +132,7 @@ def _served(gguf: Path, port: int) -> Iterator[_Server]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "headrace", "serve", str(example()), "--host", HOST),
+                    *(sys.executable, "-m", "headrace", "serve", *_targets(), "--host", HOST),
                     *("--port", str(free), "--data-dir", str(settings.data_dir), "--log-level", "warning"),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -139,7 +144,7 @@ def _served(gguf: Path, port: int) -> Iterator[_Server]:
             )
         try:
             server = _Server(process, free, key, log)
-            _wait_until_ready(server)
+            _wait_until_ready(server, APP)
             yield server
         finally:
             _stop(process)
@@ -159,9 +164,9 @@ def _environment(gguf: Path) -> dict[str, str]:
     return {**ours, "SMOLLM2_GGUF": str(gguf), "HEADRACE_DRAIN_S": "1"}
 
 
-def _wait_until_ready(server: _Server) -> None:
+def _wait_until_ready(server: _Server, app: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not server.is_ready():
+    while not server.is_ready(app):
         if server.process.poll() is not None:
             raise Failure(f"the server did not start:\n{server.log_tail()}")
         if time.monotonic() >= deadline:
@@ -189,12 +194,38 @@ def _stream_once(server: _Server) -> None:
             screen.show(item)
 
 
+def _picture_link(server: _Server) -> str:
+    """Have pictures made, and return a link to the page on which they are seen as they are made."""
+    if not parts.has_pictures():
+        return f"\nFor pictures, too: pip install 'headrace[landscapes]'\npage {server.url}/#{_code(server)}"
+    from headrace.cli.client import asking
+
+    _wait_until_ready(server, PICTURES)
+    code = _code(server)
+    with asking(server.url, server.key) as client:
+        made = client.submit(PICTURES, {"prompt": PICTURE, "num_images": 4, "num_inference_steps": 50})
+    return f"""
+page {server.url}/{PICTURES}#{code}request={made.request_id}
+     is painting "{PICTURE}"; the link opens once, within ten minutes"""
+
+
+def _code(server: _Server) -> str:
+    """Return the part of a link that brings its reader in. It is for a terminal alone: a pipe may be a log."""
+    from headrace.cli.client import asking
+
+    if not sys.stdout.isatty():
+        return ""
+    with asking(server.url, server.key) as client:
+        page = client._call_json("POST", "/v1/page-link")["url"]  # noqa: SLF001 - the SDK keeps it for us
+    return f"{urlsplit(page).fragment}&"
+
+
 def _invitation(server: _Server) -> str:
     """Return the server's address and key, and lines that work when they are pasted."""
     python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
     return f"""
 url  {server.url}
-key  {server.key}{_page(server)}
+key  {server.key}
 
 curl -N {server.url}/{APP}/stream \\
   -H 'Authorization: Key {server.key}' -H 'Content-Type: application/json' \\
@@ -210,24 +241,20 @@ for item in client.stream('{APP}', {{'prompt': 'Tell me a story.', 'max_tokens':
 Ctrl-C stops the server."""
 
 
-def _page(server: _Server) -> str:
-    """Return the line of the page. It brings its reader in, so it is for a terminal alone: a pipe may be a log."""
-    from headrace.cli.client import asking
-
-    if not sys.stdout.isatty():
-        return ""
-    with asking(server.url, server.key) as client:
-        url = client._call_json("POST", "/v1/page-link")["url"]  # noqa: SLF001 - the SDK keeps it for us
-    return f"\npage {url}  (once, within ten minutes)"
+def _targets() -> list[str]:
+    """Return what the demo serves: the pictures only where their engine is installed."""
+    return [
+        str(example(name)) for name in ("smollm2.py", *(["landscapes/app.py"] if parts.has_pictures() else []))
+    ]
 
 
-def example() -> Path:
-    """Return the demo's app: beside the package in a wheel, at the root of a checkout."""
+def example(name: str = "smollm2.py") -> Path:
+    """Return one of the demo's apps: beside the package in a wheel, at the root of a checkout."""
     package = Path(headrace.__file__).parent
     for folder in (package / "examples", package.parents[1] / "examples"):
-        if (folder / "smollm2.py").is_file():
-            return folder / "smollm2.py"
-    raise Failure("examples/smollm2.py is not in this install; reinstall headrace")
+        if (folder / name).is_file():
+            return folder / name
+    raise Failure(f"examples/{name} is not in this install; reinstall headrace")
 
 
 def _pulled_model() -> Path:

@@ -26,3 +26,8 @@ def need_engine() -> None:
     """Raise `Failure` when the engine of the demo's model is not installed."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise Failure("the demo's engine, xllamacpp, is not installed: pip install 'headrace[llm]'")
+
+
+def has_pictures() -> bool:
+    """Whether the engine of the demo's pictures is installed: `headrace[landscapes]`."""
+    return all(importlib.util.find_spec(name) is not None for name in ("numpy", "onnxruntime", "PIL"))
