@@ -139,7 +139,7 @@ class Client:
     async def run(self) -> None:
         """Make the request, and live up to the habit."""
         world, habit = self.world, self.habit
-        if not self.node.is_up:
+        if not self.node.is_up or self.node.is_stopping:  # which has closed its listeners
             self.is_refused = True
             del world.active_clients[self]
             return
