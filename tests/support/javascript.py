@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -108,6 +109,7 @@ def running_node() -> Iterator[Node]:
     process = subprocess.Popen(
         ["node", "--unhandled-rejections=strict", str(SCRIPTS / "node.mjs"), SDK.as_uri()],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean,
+        process_group=0,
     )  # fmt: skip
     node = Node(process)
     listener = threading.Thread(target=node.listen)
@@ -120,7 +122,7 @@ def running_node() -> Iterator[Node]:
         yield node
     finally:
         is_alive = process.poll() is None
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # `node` may be a script that runs the real one
         process.wait()
         for thread in (listener, hearer):
             thread.join()
