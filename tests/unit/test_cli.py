@@ -17,7 +17,7 @@ from headrace.cli.screen import PipeScreen, TerminalScreen, plain
 
 COMMANDS = [
     [], ["serve"], ["demo"], ["stream"], ["run"], ["apps"], ["submit"], ["status"], ["logs"], ["result"], ["cancel"],
-    ["attach"], ["conformance"], ["env"], ["doctor"],
+    ["attach"], ["upload"], ["page"], ["conformance"], ["env"], ["doctor"],
     ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"],
     ["models"], ["models", "pull"], ["models", "list"],
     ["webhooks"], ["webhooks", "list"], ["webhooks", "retry"],
