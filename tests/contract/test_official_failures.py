@@ -42,8 +42,8 @@ WRONG_FIELD = {
 
 @pytest.fixture(scope="module")
 def served():
-    """A server whose holds and heartbeats are short."""
-    with official_server(limits={"heartbeat_s": 0.2, "headers_hold_s": 0.2}) as served:
+    """A server whose holds and heartbeats are short, and whose cuts leave a busy machine's Node time to read."""
+    with official_server(limits={"heartbeat_s": 0.2, "headers_hold_s": 0.2, "cut_delay_s": 1.0}) as served:
         yield served
 
 
