@@ -16,7 +16,7 @@ from pydantic import BaseModel
 SECRET = "the password is swordfish"
 
 #: Seconds of the apps' deadlines.
-FIRST_EVENT_S, EVENT_GAP_S, REQUEST_S = 3.0, 2.5, 4.0
+FIRST_EVENT_S, EVENT_GAP_S, REQUEST_S = 0.5, 0.4, 0.8
 
 
 def note(text: str) -> None:

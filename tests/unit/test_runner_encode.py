@@ -4,6 +4,8 @@ import dataclasses
 import datetime
 import enum
 import json
+import subprocess
+import sys
 import uuid
 
 import orjson
@@ -194,3 +196,29 @@ def test_a_result_over_its_bound_has_an_error_of_its_own():
 def test_the_bound_counts_what_is_on_the_wire():
     with pytest.raises(RequestError, match="68 bytes"):
         encode_item({"t": "\u00e9" * 10}, 60)
+
+
+def test_what_cannot_be_written_loads_nothing_while_every_stream_waits():
+    # orjson imports numpy, on the event loop, for the first value it does not know: a quarter of a second.
+    script = (
+        "import sys\nfrom headrace.core.errors import RequestError\nfrom headrace.runner.encode import encode_item\n"
+        "try:\n    encode_item({'image': b'x'}, 1_000)\nexcept RequestError as error:\n    told = error.type\n"
+        "print(told, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
+
+    assert "unserializable_item False\n" == done.stdout
+
+
+def test_arrays_are_written_whatever_lies_in_them_and_however():
+    numpy = pytest.importorskip("numpy")  # in the lock, so that CI has it
+    every_second = numpy.arange(12).reshape(3, 4)[:, ::2]
+    halves, nothing = numpy.array([0.5, 1.5], dtype="float16"), numpy.array([float("nan"), float("inf")])
+
+    text = encode_item(
+        {"a": numpy.arange(3), "b": every_second, "c": halves, "d": nothing, "e": numpy.float32(2)}, 1_000
+    )
+
+    assert b'{"a":[0,1,2],"b":[[0,2],[4,6],[8,10]],"c":[0.5,1.5],"d":[null,null],"e":2.0}' == text
+    with pytest.raises(RequestError, match="a value of type object"):
+        encode_item({"a": numpy.array([object()])}, 1_000)

@@ -17,7 +17,6 @@ from pydantic_core import PydanticSerializationError
 
 from headrace.core.errors import RequestError
 
-_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
 _BRACE, _LF, _CR, _N, _I = b"{\n\rNI"  # looked for as numbers: that costs a seventh of a search for bytes
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]+")
 
@@ -66,7 +65,7 @@ def encode_item(
     """
     try:
         if type(item) is dict or not hasattr(type(item), "__pydantic_serializer__"):
-            text = orjson.dumps(item, _default, _OPTIONS)
+            text = orjson.dumps(item, _default)
         else:
             text = _by_pydantic(item)
     except (orjson.JSONEncodeError, PydanticSerializationError, ValueError) as error:
@@ -97,9 +96,18 @@ def _unknown_to_pydantic(value: Any) -> Any:
 
 
 def _default(value: Any) -> Any:
-    """Take what orjson leaves: models inside other values, and arrays that are not plain numpy ones."""
+    """Take what orjson leaves: models inside other values, and arrays of any kind."""
     if hasattr(type(value), "__pydantic_serializer__"):
         return orjson.Fragment(_by_pydantic(value))
+    if _is_array(value):
+        # Only here: with this option orjson imports numpy for the first value that it does not know, whatever it
+        # is, and every stream of the runner waits for a quarter of a second. Who has an array has numpy.
+        return orjson.Fragment(orjson.dumps(value, _listed, orjson.OPT_SERIALIZE_NUMPY))
+    raise TypeError
+
+
+def _listed(value: Any) -> Any:
+    """Take the arrays that orjson cannot write as they lie in memory: tensors, strides, other types of numbers."""
     if _is_array(value):
         return value.tolist()
     raise TypeError
