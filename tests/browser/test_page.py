@@ -92,6 +92,27 @@ def test_pictures_sharpen_in_place_under_a_bar_of_progress(server, page):
     assert card(page).locator(".facts").inner_text().split() == ["seed", "7"]
 
 
+def test_sound_can_be_played_as_it_comes_and_what_plays_is_not_cut_short(server, page):
+    open_app(page, server.url, "/sound")
+    page.get_by_label("Wait for").fill("rest")
+
+    press(page, "Stream")
+    player = card(page).get_by_label("audio", exact=True)
+    eventually(lambda: player.evaluate("player => player.duration") == 1.5, "the first piece is there")
+    player.evaluate("player => { player.muted = true; player.play(); }")
+    let_go(server, "rest")
+    card(page, "done")
+
+    # It plays to its end; then the whole, which came meanwhile, follows by itself.
+    heard = player.evaluate("""player => new Promise((resolve) => {
+        const pieces = [player.duration];
+        player.addEventListener("durationchange", () => pieces.push(player.duration));
+        player.addEventListener("ended", () => { if (player.duration === 3) resolve(pieces.filter(Boolean)); });
+    })""")
+    assert (heard[0], heard[-1]) == (1.5, 3)
+    assert card(page).locator(".facts").inner_text().split() == ["seconds", "3"]
+
+
 def test_run_shows_the_result_and_needs_no_stream_view(server, page):
     open_app(page, server.url, "/only-run")
     page.get_by_label("Prompt").fill("loud")

@@ -7,13 +7,15 @@ one `fal.config` in front), two lines of `.curlrc` for curl.
 import ast
 import dataclasses
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from tests.support.official import SNIPPETS, need_node, official_server
-from tests.support.server import PATIENCE_S, ROOT
+from tests.support.server import PATIENCE_S, ROOT, data_events
 
 STEPS = [{"step": n, "progress": n / 4} for n in (1, 2, 3, 4)]
 RESULT = {
@@ -121,3 +123,59 @@ def test_the_curl_snippet_shows_the_refusal_of_a_wrong_key(served, tmp_path):
 
     assert '"error_type":"unauthorized"' in text
     assert "data:" not in text
+
+
+# --- the same snippets, and a model that paints ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def painting():
+    landscapes = ROOT / "examples" / "landscapes" / "app.py"
+    with official_server(
+        landscapes, args=("--alias", "fal-ai/flux=headrace/landscapes", "--impersonate")
+    ) as served:
+        yield served
+
+
+def size_behind(served, url: str, folder: pathlib.Path) -> tuple[int, int]:
+    """The size of the picture that curl gets for a URL, with the same two lines of `.curlrc` and no key."""
+    file = folder / "picture"
+    printed(["curl", "--fail", "--output", str(file), url], folder, curl_home(served, folder))
+    with Image.open(file) as picture:
+        picture.load()
+        return picture.size
+
+
+def judge(served, items: list[dict], folder: pathlib.Path) -> None:
+    """Each step is a preview of its own; the last item is the picture, at the page's default size."""
+    *previews, last = items
+    shown = [preview["images"][0]["url"] for preview in previews]
+    (image,) = last["images"]
+
+    assert len(shown) == len(set(shown)) >= 4
+    assert all(url.startswith("data:image/") for url in shown)
+    assert [item["progress"] for item in previews] == sorted(item["progress"] for item in previews)
+    assert last["prompt"] == "a sunset over mountains"
+    assert size_behind(served, image["url"], folder) == (image["width"], image["height"])
+
+
+@pytest.mark.parametrize("name", ["stream.py", "stream_async.py"])
+def test_the_python_snippets_stream_a_real_picture(painting, tmp_path, name):
+    text = printed([sys.executable, str(SNIPPETS / name)], tmp_path, painting.environment)
+
+    judge(painting, [ast.literal_eval(line) for line in text.splitlines()], tmp_path)
+
+
+def test_the_curl_snippet_streams_a_real_picture(painting, tmp_path):
+    text = printed(["bash", str(SNIPPETS / "stream.sh")], tmp_path, curl_home(painting, tmp_path))
+
+    judge(painting, data_events(text.encode()), tmp_path)
+
+
+def test_the_javascript_snippet_streams_a_real_picture(painting, tmp_path):
+    text = run_by_node(painting, (SNIPPETS / "stream.mjs").read_text())
+
+    assert text.count("progress: ") >= 4
+    assert text.count("data:image/") >= 4
+    (url,) = re.findall(r"https?://[^']+/files/[^']+", text)
+    assert size_behind(painting, url, tmp_path) == (1024, 768)

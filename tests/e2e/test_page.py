@@ -1,5 +1,6 @@
 """The page as HTTP has it: which documents there are, what they may load, and how a tab gets its key."""
 
+import gzip
 import os
 import pty
 import re
@@ -101,6 +102,36 @@ def test_the_whole_page_is_under_60_kib():
     print(sorted(sizes.items(), key=lambda item: -item[1]), sum(sizes.values()))
 
     assert sum(sizes.values()) < BYTES_MAX
+
+
+def test_with_its_sdk_the_page_is_well_under_that_on_the_way(server):
+    paths = [f"/static/{path.name}" for path in STATIC.iterdir() if path.name not in {*SDK, "page.html"}]
+    answers = {
+        path: server.request("GET", path, None, {"Accept-Encoding": "gzip, deflate, br"})
+        for path in [*paths, "/sdk/headrace.js"]
+    }
+
+    assert sum(len(answer.body) for answer in answers.values()) < BYTES_MAX * 2 / 3
+    for path, answer in answers.items():
+        assert (answer.headers["content-encoding"], answer.headers["vary"]) == ("gzip", "accept-encoding")
+        assert gzip.decompress(answer.body) == (STATIC / path.rpartition("/")[2]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        (None, None), ("", None), ("identity", None), ("br, deflate", None), ("gzip;q=0, br", None), ("gzip;q=0.000", None),
+        ("xgzip", None), ("GZIP", "gzip"), ("br;q=1, gzip;q=0.5", "gzip"), ("*", "gzip"), ("br , gzip ; q=0.001", "gzip"),
+    ],
+)  # fmt: skip
+def test_a_file_is_packed_for_who_takes_it_so(server, accepted, encoding):
+    answer = server.request(
+        "GET", "/sdk/headrace.js", None, {"Accept-Encoding": accepted} if accepted is not None else {}
+    )
+
+    assert answer.headers.get("content-encoding") == encoding
+    again = {"If-None-Match": answer.headers["etag"]}
+    assert server.request("GET", "/sdk/headrace.js", None, again).status == 304
 
 
 # --- the way in ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Files that are served as they lie in the package: which path has which, read once, with their hashes as ETags.
+"""Files that are served as they lie in the package: which path has which, read and packed once, with ETags.
 
 Those of `PUBLIC` are scripts that any page may load, as from anybody's CDN: they need no key and are not asked
 where the page is from. They hold nothing that is not in the package itself.
@@ -6,7 +6,9 @@ where the page is from. They hold nothing that is not in the package itself.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,11 @@ from headrace.gateway.calls import Call
 
 _FOLDER: Final = Path(__file__).parent / "static"
 
+#: In an `Accept-Encoding`: gzip or anything, unless refused by a weight of nought (RFC 9110, section 12.5.3).
+_GZIP: Final = re.compile(
+    r"(?:^|,)\s*(?:gzip|\*)\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))[^,]*)?(?:,|$)", re.IGNORECASE
+)
+
 #: Any page may take it and read it, also one that isolates itself (`Cross-Origin-Embedder-Policy`).
 _OPEN: Final = (
     (b"access-control-allow-origin", b"*"),
@@ -26,9 +33,10 @@ _OPEN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file, and the headers that it always has."""
+    """One file, as it is and for who takes gzip, and the headers that it always has."""
 
     body: bytes
+    packed: bytes
     etag: bytes
     headers: Headers
 
@@ -36,15 +44,18 @@ class StaticFile:
     def read(cls, name: str, media_type: bytes, *extra: tuple[bytes, bytes]) -> StaticFile:
         """Read a file of the folder `static`."""
         body = (_FOLDER / name).read_bytes()
-        etag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode("ascii")
+        etag = b'W/"%b"' % hashlib.sha256(body).hexdigest()[:32].encode(
+            "ascii"
+        )  # weak: packed or not, it is the same
         headers = [
             (b"content-type", media_type),
             (b"etag", etag),
             (b"cache-control", b"no-cache"),  # kept, but asked about each time: it may be newer
+            (b"vary", b"accept-encoding"),
             (b"x-content-type-options", b"nosniff"),
             *extra,
         ]
-        return cls(body, etag, headers)
+        return cls(body, gzip.compress(body, mtime=0), etag, headers)
 
 
 #: What any page may load.
@@ -58,10 +69,14 @@ def answer(file: StaticFile, call: Call) -> None:
     """Answer with a file, or with 304 to who has it. Raises `RequestError` (405)."""
     call.allow("GET", "HEAD")
     headers = [*file.headers, request_id_header(call.id)]
-    if _has(call.headers.get("if-none-match", ""), file.etag.decode("ascii")):
+    if _has(call.headers.get("if-none-match", ""), file.etag.decode("ascii").removeprefix("W/")):
         call.answer((304, headers, b""))
-    else:
-        call.answer((200, [*headers, (b"content-length", b"%d" % len(file.body))], file.body))
+        return
+    body = file.body
+    if _GZIP.search(call.headers.get("accept-encoding", "")):
+        body = file.packed
+        headers.append((b"content-encoding", b"gzip"))
+    call.answer((200, [*headers, (b"content-length", b"%d" % len(body))], body))
 
 
 def _has(if_none_match: str, etag: str) -> bool:

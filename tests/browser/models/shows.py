@@ -58,6 +58,14 @@ def picture(grey: int, side: int = 24) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
+def tone(seconds: float, rate: int = 8_000) -> str:
+    """A hum as a WAV file in a data URL."""
+    samples = bytes(128 + (40 if at // 20 % 2 else -40) for at in range(int(seconds * rate)))
+    wav = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, rate, rate, 1, 8)
+    wav += b"data" + struct.pack("<I", len(samples)) + samples
+    return "data:audio/wav;base64," + base64.b64encode(b"RIFF" + struct.pack("<I", len(wav)) + wav).decode()
+
+
 def wait_for(word: str | None) -> None:
     """Wait until a test has written the word; a cancelled request ends here by its interrupt."""
     while word and (not os.path.exists(NOTES) or word not in open(NOTES).read().split()):
@@ -92,6 +100,13 @@ class Shows(headrace.App, name="test/shows", max_multiplexing=8):
             if step == 2:
                 wait_for(input.wait_for)
         yield {"images": [{"url": picture(250), "width": 24, "height": 24}], "seed": 7}
+
+    @headrace.endpoint("/sound")
+    def sound(self, input: Text) -> Iterator[dict[str, Any]]:
+        """A piece of sound, then the whole of it."""
+        yield {"audio": {"url": tone(1.5), "content_type": "audio/wav"}}
+        wait_for(input.wait_for)
+        yield {"audio": {"url": tone(3), "content_type": "audio/wav"}, "seconds": 3}
 
     @headrace.endpoint("/fast")
     def fast(self, input: Text) -> Iterator[dict[str, Any]]:

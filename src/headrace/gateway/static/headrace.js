@@ -1,8 +1,6 @@
 // Headrace for JavaScript, under fal's names: one module without dependencies, for browsers and for Node 20 and later.
-// headrace.d.ts says what each name means, docs/how-to/browser.md how it is used.
-//
-// A stream ends for success alone, and throws for all else. Nothing is sent twice but what may be: calls to the queue,
-// and streams that are to be resumed, of which client/_resume.py thinks the same in Python.
+// headrace.d.ts says what each name means, docs/how-to/browser.md how it is used. A stream ends for success alone, and
+// throws for all else. Nothing is sent twice but what may be: calls to the queue, and streams that are to be resumed.
 
 const { HEADRACE_URL, HEADRACE_KEY, FAL_KEY } = globalThis.process?.env ?? {};
 // A page that loaded this module from a server of ours talks to that server.
@@ -14,14 +12,13 @@ const [TRIES_MAX, FIRST_TRIES_MAX] = [12, 6]; // connections in a row without an
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [100, 5_000]; // between tries: doubled each time, times 0.5 to 1.5
 const [QUEUE_TRIES_MAX, RETRY_AFTER_MAX_S] = [8, 30]; // a longer `Retry-After` is for the caller to wait
 const HELD_LENGTH_MAX = 256 * 1024; // of events that nobody takes, before the model has to wait
+const EVENT_STREAM = /^text\/event-stream *(;|$)/i;
 const EVENT_LENGTH_MAX = 64 * 1024 * 1024; // far over what a server of ours sends (1 MiB), far under memory
 
 // --- what can go wrong -----------------------------------------------------------------------------------------------
-
 export class HeadraceError extends Error {
   constructor(message, { requestId = null, retryable = false, ...facts } = {}) {
-    super(message);
-    Object.assign(this, { requestId, retryable, ...facts });
+    Object.assign(super(message), { requestId, retryable, ...facts });
   }
 }
 export class ApiError extends HeadraceError { name = "ApiError"; }
@@ -32,7 +29,6 @@ export class ValidationError extends ApiError {
 export class ConnectionLost extends HeadraceError { name = "ConnectionLost"; retryable = true; }
 export class IdleTimeout extends ConnectionLost { name = "IdleTimeout"; }
 export class ProtocolError extends HeadraceError { name = "ProtocolError"; }
-
 const apiError = (message, facts) => new (facts.status === 422 ? ValidationError : ApiError)(message, facts);
 const quoted = (text) => (text.length > 500 ? `${text.slice(0, 500)}…` : text);
 const parsed = (text) => { try { return JSON.parse(text); } catch { return undefined; } };
@@ -52,7 +48,6 @@ async function errorIn(response, call) {
 }
 
 // --- event streams ---------------------------------------------------------------------------------------------------
-
 /** By the rules of the HTML standard ("Interpreting an event stream"), however the bytes are cut, in linear time. */
 export class EventDecoder {
   retryMs = null;
@@ -71,17 +66,16 @@ export class EventDecoder {
     this.#skipsLineFeed = text.endsWith("\r");
     const [events, lines] = [[], text.split(/\r\n|\r|\n/)];
     const rest = lines.pop();
-    for (const line of lines) {
-      this.#endLine(this.#line + line, events);
-      this.#line = "";
-    }
+    for (const line of lines) this.#endLine(line, events);
     const isComment = this.#line === "" ? rest[0] === ":" : this.#line === ":";
     this.#line = isComment ? ":" : this.#line + rest; // of a comment, one colon says everything
     return events;
   }
 
-  #endLine(line, events) {
+  #endLine(rest, events) {
+    const line = this.#line + rest;
     const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
+    this.#line = "";
     if (name === "data") this.#length += this.#data.push(value) && value.length + 1;
     else if (name === "event") this.#type = value;
     else if (name === "id" && !value.includes("\0")) this.#id = value;
@@ -105,18 +99,12 @@ function itemOf({ type, data }, requestId) {
 }
 
 // --- one exchange ----------------------------------------------------------------------------------------------------
-
 /** Waits for a step of an exchange. If it fails, the caller has left, or the connection is lost. */
-async function carried(step, { path, signal }, requestId = null) {
-  try {
-    return await step;
-  } catch (cause) {
-    if (signal?.aborted) throw signal.reason;
-    const Fault = cause instanceof SyntaxError ? ProtocolError : ConnectionLost; // of JSON that is none
-    throw new Fault(`${path}: ${cause.cause?.message ?? cause.message}`, { requestId, cause });
-  }
-}
-
+const carried = (step, { path, signal }, requestId = null) => step.catch((cause) => {
+  if (signal?.aborted) throw signal.reason;
+  const Fault = cause instanceof SyntaxError ? ProtocolError : ConnectionLost; // of JSON that is none
+  throw new Fault(`${path}: ${cause.cause?.message ?? cause.message}`, { requestId, cause });
+});
 /** The caller's headers, whatever their case, and those of ours that are not among them. */
 function withHeaders(headers, ours) {
   const all = new Headers(headers);
@@ -138,51 +126,34 @@ async function send(settings, call) {
   if (response.ok) return response;
   throw await errorIn(response, call);
 }
-
 async function ask(settings, call) {
   const response = await send(settings, call);
   return { data: await carried(response.json(), call), requestId: response.headers.get("x-fal-request-id") };
 }
-
 /** Takes a step until it works, or until `pauseMs` is null: then its error is the caller's to see. */
 async function insist(step, pauseMs, signal) {
   for (let tried = 1; ; tried += 1) {
-    try {
-      return await step();
-    } catch (error) {
+    try { return await step(); } catch (error) {
       const ms = signal?.aborted ? null : pauseMs(error, tried);
       if (ms === null) throw error;
       await pause(ms, signal);
     }
   }
 }
-
 const backoffMs = (tried) => Math.min(FIRST_PAUSE_MS * 2 ** (tried - 1), LONGEST_PAUSE_MS) * (0.5 + Math.random());
-
-const pause = (ms, signal) => new Promise((resolve, reject) => {
-  const end = () => {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", end);
-    signal?.aborted ? reject(signal.reason) : resolve();
-  };
+const pause = (ms, signal) => new Promise((resolve) => {
+  const end = () => { clearTimeout(timer); signal?.removeEventListener("abort", end); resolve(); };
   const timer = setTimeout(end, signal?.aborted ? 0 : ms);
   signal?.addEventListener("abort", end);
-});
+}).then(() => signal?.throwIfAborted());
 
 // --- a stream, over as many connections as it takes ------------------------------------------------------------------
-
 const isRollback = (item) => item?.type === "rollback" && Object.keys(item).sort().join() === "attempt,type";
-
 export class FalStream {
   #settings; #first; #plan; #signal; #events; #queue; #done; // see the constructor
-  #leaving = new AbortController();
-  #listeners = { data: [], error: [], done: [] };
-  #onRoom = () => {};
-  #last; #lastEventId; // the id is "" from a server that gives none, which cannot be resumed
-  #toldAttempt; // of the last rollback that was handed over
-  #failures = 0; // since the last event
-  #lostAt = null; // since when no server has answered
-  #isAnswered = false;
+  #leaving = new AbortController(); #listeners = { data: [], error: [], done: [] }; #onRoom = () => {};
+  #last; #toldAttempt; #lastEventId; // the id is "" from a server that gives none, which cannot be resumed
+  #isAnswered = false; #failures = 0; #lostAt = null; // how often since the last event, and since when, nobody answered
 
   constructor(settings, first, { signal, requestId = null, lastEventId, ...plan }) {
     const { resumes = false, timeout = resumes ? SILENCE_MS : Infinity } = plan;
@@ -204,10 +175,7 @@ export class FalStream {
     try {
       for (let event; !(event = await reader.read()).done; ) yield event.value.item;
       await this.#done; // throws what the stream ended with, unless that is success
-    } finally {
-      reader.releaseLock();
-      this.abort();
-    }
+    } finally { reader.releaseLock(); this.abort(); }
   }
 
   on(type, listener) {
@@ -215,14 +183,11 @@ export class FalStream {
     this.#listeners[type].push(listener);
     if (type === "data") this.done();
   }
-
   done() { // where no loop begins now, the events go nowhere but to listeners
     queueMicrotask(() => this.#events.locked || this.#events.pipeTo(new WritableStream()).catch(() => {}));
     return this.#done;
   }
-
   abort(reason = new DOMException("the stream was left", "AbortError")) { this.#leaving.abort(reason); }
-
   #tell(type, value) { // each by itself: one that throws harms nobody, and is reported like any fault of the page's
     const isLate = () => type === "data" && this.#signal.aborted;
     for (const listener of this.#listeners[type]) queueMicrotask(() => isLate() || listener(value));
@@ -249,17 +214,14 @@ export class FalStream {
     const silence = new AbortController();
     const call = { ...this.#next(), signal: limited(this.#signal, silence.signal) };
     let since = performance.now(); // we wait for a byte
-    const look = () => {
-      if (performance.now() - since < timeout) return;
-      silence.abort(new IdleTimeout(`${call.path}: not a byte for ${timeout} ms`, this));
-    };
+    const fault = () => new IdleTimeout(`${call.path}: not a byte for ${timeout} ms`, this);
+    const look = () => performance.now() - since < timeout || silence.abort(fault());
     const watch = timeout < Infinity && setInterval(look, Math.min(timeout / 8, 1_000));
     try {
       const { status, headers, body } = this.#opened(await send(this.#settings, call));
       if (status === 204 && this.#lastEventId) return; // the last event was the last
-      const type = headers.get("content-type");
-      const isStream = status === 200 && /^text\/event-stream *(;|$)/i.test(type);
-      if (!isStream) throw new ProtocolError(`${call.path} is no stream: ${status}, ${type}`, this);
+      const type = status === 200 ? headers.get("content-type") : `status ${status}`;
+      if (!EVENT_STREAM.test(type)) throw new ProtocolError(`${call.path} is no stream: ${type}`, this);
       const [reader, decoder] = [body.getReader(), new EventDecoder()];
       let isEmpty = true;
       for (;;) {
@@ -267,10 +229,9 @@ export class FalStream {
         const { done, value } = await carried(reader.read(), call, this.requestId);
         since = Infinity;
         if (done) break;
-        for (const event of decoder.feed(value)) {
-          isEmpty = false;
-          this.#handOver(itemOf(event, this.requestId), event);
-        }
+        const events = decoder.feed(value);
+        isEmpty &&= events.length === 0;
+        for (const event of events) this.#handOver(itemOf(event, this.requestId), event);
         if (decoder.unfinished > EVENT_LENGTH_MAX) throw new ProtocolError(`${call.path}: an event is too long`, this);
         if (this.#queue.desiredSize <= 0) await new Promise((resolve) => { this.#onRoom = resolve; });
       }
@@ -278,10 +239,7 @@ export class FalStream {
       const hidesCuts = globalThis.process && headers.get("connection") === "close" && !headers.has("content-length");
       const isDoubtful = hidesCuts || (isEmpty && (this.#plan.resumes || !this.#lastEventId));
       if (decoder.unfinished || isDoubtful) throw new ConnectionLost(`${call.path}: the stream was cut`, this);
-    } finally {
-      clearInterval(watch);
-      silence.abort(); // closes what is still open
-    }
+    } finally { clearInterval(watch); silence.abort(); } // which closes what is still open
   }
 
   #handOver(item, { id, data: { length } }) {
@@ -295,16 +253,14 @@ export class FalStream {
     this.#queue.enqueue({ item, length });
   }
 
-  #next() { // the call itself until its request's id is known, then what watches that request
+  #at(method, action) { // of the request, once its id is known
+    return { method, path: requestPath(this.#plan.id, this.requestId, action), headers: this.#plan.headers };
+  }
+  #next() { // the call itself, or what watches the request that it began
     const call = this.#plan.isOwn && this.requestId ? this.#at("GET", "stream") : this.#first;
     const own = { accept: "text/event-stream", "last-event-id": this.#lastEventId };
     return { ...call, headers: withHeaders(call.headers, own) };
   }
-
-  #at(method, action) {
-    return { method, path: requestPath(this.#plan.id, this.requestId, action), headers: this.#plan.headers };
-  }
-
   #opened(response) {
     [this.#isAnswered, this.#lostAt] = [true, null];
     this.requestId ??= response.headers.get("x-fal-request-id");
@@ -320,7 +276,6 @@ export class FalStream {
     const isHopeless = this.#failures >= (this.#isAnswered ? TRIES_MAX : FIRST_TRIES_MAX);
     return isHopeless || performance.now() - this.#lostAt > GRACE_MS ? null : backoffMs(this.#failures);
   }
-
   async #sayFarewell() { // the server would wait for us; but nobody stops what somebody else began
     if (!this.#plan.resumes || !this.#plan.isOwn) return;
     const signal = AbortSignal.timeout(LONGEST_PAUSE_MS);
@@ -333,11 +288,9 @@ export class FalStream {
 }
 
 // --- the calls -------------------------------------------------------------------------------------------------------
-
 const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 const limited = (...signals) => AbortSignal.any(signals.filter(Boolean));
 const after = (ms) => ms && AbortSignal.timeout(ms);
-
 /** `[namespace/]owner/alias[/path]` with what is `below` it, and the part that names the app, as a path has them. */
 function endpointOf(id, below = "") {
   const parts = id.replace(/^\/+|\/+$/g, "").replace(/^(\d+)-(?=[a-z\d-]+$)/i, "$1/").split("/");
@@ -347,7 +300,6 @@ function endpointOf(id, below = "") {
   const [app, whole] = [full.slice(0, named), full].map((names) => names.map(encodeURIComponent).join("/"));
   return { app, whole };
 }
-
 function requestPath(id, requestId, ...action) {
   if (!/^[\w~-][\w.~-]{0,255}$/.test(requestId)) throw new TypeError(`${requestId} is no request's id`);
   return [endpointOf(id).app, "requests", requestId, ...action].join("/");
@@ -361,7 +313,6 @@ async function upload(settings, blob, signal) {
   await send(settings, { method: "PUT", path, body: blob, headers: { "content-type": type }, isKeyless: true, signal });
   return url;
 }
-
 /** The JSON of an input, with a URL in place of each Blob in it. */
 async function jsonOf(settings, input, signal) {
   const urls = new Map();
@@ -387,7 +338,6 @@ export function createFalClient(settings = {}) {
   }, call.signal);
   const at = (id, { requestId, abortSignal: signal, logs }, ...action) =>
     ({ path: `queue/${requestPath(id, requestId, ...action)}`, query: { logs: logs ? 1 : undefined }, signal });
-
   /** By the server's stream of them until that is cut; else by asking. Log lines are always all there are so far. */
   async function* statuses(id, { mode, pollInterval = 500, ...options }) {
     const lines = [];
@@ -395,13 +345,8 @@ export function createFalClient(settings = {}) {
       for await (const status of mode === "streaming" ? await queue.streamStatus(id, options) : []) {
         yield status.logs ? { ...status, logs: lines.push(...status.logs) && [...lines] } : status;
       }
-    } catch (error) {
-      if (!error?.retryable) throw error;
-    }
-    for (;;) {
-      yield await queue.status(id, options);
-      await pause(pollInterval, options.abortSignal);
-    }
+    } catch (error) { if (!error?.retryable) throw error; }
+    for (;; await pause(pollInterval, options.abortSignal)) yield await queue.status(id, options);
   }
 
   const queue = {
@@ -422,7 +367,6 @@ export function createFalClient(settings = {}) {
       }
     },
   };
-
   return {
     queue,
     storage: { upload: (blob, { signal } = {}) => upload(settings, blob, signal) },
@@ -433,8 +377,8 @@ export function createFalClient(settings = {}) {
       return new FalStream(settings, call, { ...options, id, resumes: resume, isOwn: true });
     },
     async attach(id, { requestId, token, resume = true, ...options }) {
-      const call = { path: requestPath(id, requestId, "stream"), headers: options.headers, isKeyless: token };
-      if (token) call.query = { fal_jwt_token: token };
+      const [path, query] = [requestPath(id, requestId, "stream"), { fal_jwt_token: token }];
+      const call = { path, query, headers: options.headers, isKeyless: token };
       return new FalStream(settings, call, { ...options, requestId, resumes: resume });
     },
     async subscribe(id, { onEnqueue, onQueueUpdate, timeout, abortSignal, ...options } = {}) {
@@ -451,6 +395,5 @@ export function createFalClient(settings = {}) {
     },
   };
 }
-
 const shared = {};
 export const fal = { ...createFalClient(shared), config: (settings) => void Object.assign(shared, settings) };
