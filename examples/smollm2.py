@@ -35,7 +35,7 @@ class Message(BaseModel):
 class Chat(BaseModel):
     """Either one prompt or a whole conversation."""
 
-    prompt: str | None = None
+    prompt: str | None = Field(None, examples=["Why is the sky blue?"])
     messages: list[Message] | None = Field(None, min_length=1)
     max_tokens: int = Field(256, ge=1, le=CONTEXT_TOKENS)
     temperature: float = Field(0.2, ge=0, le=2)

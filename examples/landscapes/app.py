@@ -26,6 +26,7 @@ from model import GUIDANCE, STEPS, Drawing, Model, Pixels
 from PIL import Image
 from pydantic import BaseModel, Field
 from studio import Studio
+from words import WORDS
 
 import headrace
 
@@ -52,7 +53,11 @@ PRESETS = {
 
 
 class Order(BaseModel):
-    prompt: str = Field(max_length=2000, description="The model hears its 25 words in it, and nothing else.")
+    prompt: str = Field(
+        max_length=2000,
+        examples=["a sunset over mountains"],
+        description=f"The model hears these words and no others: {', '.join(WORDS)}.",
+    )
     image_size: Preset | Size = Field(
         "landscape_4_3",
         description="The model draws 64 x 64 and a second one makes 256 x 256 of that. The middle is cut out in "
