@@ -25,7 +25,7 @@ demo: $(READY) ## A real model in this terminal (ARGS=--once ends after one stre
 	@$(BIN)/headrace demo $(ARGS)
 
 test: check ## Check the code, then run every test (ARGS goes to pytest)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 sim: $(READY) ## Live through simulated storms (SEEDS=20000 for a night, SEED=7 tells the story of one)
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300))

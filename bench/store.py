@@ -16,13 +16,12 @@ import sqlite3
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from headrace.core.request import RequestId  # noqa: E402
+from headrace.core.request import new_request_id  # noqa: E402
 from headrace.store.port import NewRequest  # noqa: E402
 from headrace.store.sqlite import Durability, SqliteStore, StoreSettings  # noqa: E402
 from headrace.supervisor.queue import EXPIRE_AT_ONCE, EXPIRE_PAUSE_S  # noqa: E402
@@ -33,13 +32,14 @@ BODY = b'{"prompt": "a watercolour of a mill by a river, early in the morning", 
 #: Seconds for which each of several stores is measured at a time.
 SLICE_S = 0.5
 
-#: As many ended requests as asked for, an hour of them, without going through the front door one by one.
+#: As many ended requests as asked for, an hour of them, without going through the front door one by one. Their ids are
+#: as a node makes them (`core/request.py`): the second, then chance.
 FILL = """
 INSERT INTO requests (id, app, endpoint, view, owner, headers, priority, may_retry, state, attempt, created_at,
     started_at, finished_at, status, result_bytes, spare_since)
 WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < :many)
-SELECT lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2))
-    || '-' || hex(randomblob(6))), 'bench/old', '', 'run', 'hr_aaaaaaaaaaaa', '{"user-agent": "bench"}', 0, 1,
+SELECT printf('%08x', :now - 3600 + n * 3600.0 / :many) || lower('-' || hex(randomblob(2)) || '-' || hex(randomblob(2))
+    || '-' || hex(randomblob(2)) || '-' || hex(randomblob(6))), 'bench/old', '', 'run', 'hr_aaaaaaaaaaaa', '{"user-agent": "bench"}', 0, 1,
     'completed', 1, :now - 3600 + n * 3600.0 / :many, :now, :now, 200, 40, :now - 3600 + n * 3600.0 / :many
 FROM count
 """
@@ -86,9 +86,10 @@ async def submit(store: SqliteStore, submitters: int, seconds: float) -> list[fl
 
     async def one() -> None:
         while (began := time.perf_counter()) < end:
-            id_ = RequestId(str(uuid.uuid4()))
+            now = time.time()
+            id_ = new_request_id(os.urandom(16), 0, now)
             await store.submit(
-                NewRequest(id=id_, app="bench/new", endpoint="", view="run", body=BODY, created_at=time.time())
+                NewRequest(id=id_, app="bench/new", endpoint="", view="run", body=BODY, created_at=now)
             )
             waits.append(time.perf_counter() - began)
 

@@ -130,7 +130,7 @@ class _CountingDispatcher(Dispatcher):
         self._of = node
 
     def new_id(self) -> RequestId:
-        return new_request_id(self._of._world.dice.randbytes(16), 7)
+        return new_request_id(self._of._world.dice.randbytes(16), 7, self._of._world.wall_s())
 
     def open(self, *args: Any, **kwargs: Any) -> LiveRequest:
         try:

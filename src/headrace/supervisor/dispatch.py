@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Iterable, Mapping
 from time import monotonic
 from typing import Final
@@ -57,7 +58,7 @@ class Dispatcher:
 
     def new_id(self) -> RequestId:
         """Make the id of one more request."""
-        return new_request_id(os.urandom(16), self._node)
+        return new_request_id(os.urandom(16), self._node, time.time())
 
     def open(
         self,
