@@ -123,6 +123,11 @@ def test_a_name_is_good_anywhere(said):
     assert name_for(said, "application/octet-stream") == NAMES[said]
 
 
+def test_of_what_is_as_long_as_a_book_only_the_end_is_looked_at():
+    assert name_for("a" + "b" * 2_000, "image/png") == "b" * NAME_LETTERS_MAX
+    assert name_for("\ufdfa" * 1_000_000 + "/a.png", "image/png") == "a.png"
+
+
 def test_there_are_names_enough():
     assert len(NAMES) >= 60
 

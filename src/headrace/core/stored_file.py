@@ -26,6 +26,10 @@ PATH: Final = "/files/"
 #: Letters of a name. With their UTF-8 they fit into any file system that a download goes to.
 NAME_LETTERS_MAX: Final = 80
 
+#: Letters of what somebody says that are looked at, the last ones. A letter can become eighteen when it is
+#: normalised, and whoever asks for a name is not to wait for more than that.
+_SAID_LETTERS_MAX: Final = 1_024
+
 #: Bytes of a card; ours have some 300.
 CARD_BYTES_MAX: Final = 4_096
 
@@ -129,7 +133,7 @@ def id_in_url(url: str) -> FileId | None:
 def name_for(name: str | None, content_type: str) -> str:
     """Return a name that is good anywhere: the last part of what somebody said, or one made from the type."""
     # NFKC first: it makes plain dots and slashes of letters that look like them.
-    last = re.split(r"[/\\]", unicodedata.normalize("NFKC", name or ""))[-1]
+    last = re.split(r"[/\\]", unicodedata.normalize("NFKC", (name or "")[-_SAID_LETTERS_MAX:]))[-1]
     kept = "".join(letter for letter in last if unicodedata.category(letter) not in _UNSEEN)
     kept = unicodedata.normalize("NFKC", kept)  # what came together just now may be one letter
     kept = "".join("_" if letter in _SPECIAL else letter for letter in kept).strip(" .")

@@ -36,8 +36,9 @@ from headrace.core import lifecycle
 from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId, parse_authorization
 from headrace.core.limits import Limits
+from headrace.core.media import clean_type
 from headrace.core.stored_file import PATH as FILES
-from headrace.core.stored_file import FileId, NewFile
+from headrace.core.stored_file import FileId, NewFile, name_for
 from headrace.core.upload_token import LIFE_S, UploadToken, read_token, token_text
 from headrace.core.uploads import (
     RANDOM_BYTES,
@@ -198,9 +199,9 @@ class UploadView:
         except ValueError as fault:
             raise RequestError("bad_request", f"{fault}.") from None
         id_ = FileId(secrets.token_hex(16))
-        return NewFile(
-            content_type=content_type or "application/octet-stream", name=name, lifetime_s=lifetime_s, id=id_
-        )
+        # As they will be, not as they were said: they are kept until the upload ends, and may have been megabytes.
+        content_type = clean_type(content_type)
+        return NewFile(content_type=content_type, name=name_for(name, content_type), lifetime_s=lifetime_s, id=id_)
 
     def _tell_token(self, call: Call) -> None:
         expires_at = int(time.time()) + LIFE_S
