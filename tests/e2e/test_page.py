@@ -169,6 +169,14 @@ def test_a_tab_sees_the_requests_of_the_key_that_its_link_was_made_with(server):
     assert watched.status == 200
 
 
+def test_what_a_link_brings_makes_no_further_link(server):
+    session = server.post("/v1/page-session", {"code": code_in(made_link(server))}).json["key"]
+
+    again = server.post("/v1/page-link", {}, {"Authorization": f"Key {session}"})
+
+    assert (again.status, again.json["error_type"]) == (403, "forbidden")
+
+
 @pytest.mark.parametrize("body", [{}, {"code": None}, {"code": 7}, {"code": ["x"]}])
 def test_what_is_no_code_is_a_422(server, body):
     answer = server.post("/v1/page-session", body)

@@ -5,7 +5,8 @@
 
 A code is 256 random bits and stands in a URL's fragment, which no browser sends and no log holds. The key that it
 gives is the session's own: it stands for the key that the link was made with, so that the page sees that key's
-requests, and ends with the node, after `SESSION_S`, or when that key is revoked. Nothing is written to a disk.
+requests, and ends with the node, after `SESSION_S`, or when that key is revoked. It makes no links itself, or it
+would never end. Nothing is written to a disk.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 import orjson
 
 from headrace.core.errors import RequestError
-from headrace.core.keys import KeyId
+from headrace.core.keys import KeyId, parse_authorization
 from headrace.core.limits import Limits
 from headrace.gateway.answers import value_answer
 from headrace.gateway.body import HeldBytes, check_media_type, check_object, read_body
@@ -111,6 +112,9 @@ def answer_link(call: Call, sessions: PageSessions | None) -> None:
     told: dict[str, object] = {"url": f"{call.base_url}/", "expires_at": None}
     if sessions is not None:
         assert call.owner is not None, "authenticated"
+        if (parse_authorization(call.headers.get("authorization", "")) or "").startswith(_KEY_PREFIX):
+            message = "A page's own key makes no links; use the key that its link was made with."
+            raise RequestError("forbidden", message)
         code, expires_at = sessions.new_code(call.owner)
         told = {"url": link(call.base_url, code), "expires_at": expires_at}
     call.extra.append((b"cache-control", b"no-store"))
