@@ -96,6 +96,23 @@ def test_the_proxy_cannot_be_its_own_target(server):
     assert answer.status == 404
 
 
+def test_a_page_without_a_key_is_nobody_for_whom_a_link_could_be_made(server):
+    answer = server.post("/fal/proxy", {}, proxied("https://fal.run/v1/page-link", **PAGE))
+
+    assert (answer.status, answer.json["error_type"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/page-session", "/v1/apps", "/metrics", "/webhooks", "/files/upload", "/storage/auth/token", "/llms.txt",
+     "/zoo/zoo/requests/no/token", "/zoo/zoo/requests/no/stream", "/health", "/", "/storage/upload/" + "0" * 32],
+)  # fmt: skip
+def test_no_route_fails_for_want_of_an_owner(server, path):
+    answer = server.post("/fal/proxy", {}, proxied(f"https://rest.fal.ai{path}", **PAGE))
+
+    assert answer.status < 500
+
+
 def test_other_origins_and_hosts_are_the_operators_to_name():
     args = ("--no-auth", "--origin", "https://app.example.org", "--allowed-host", "api.example.org")
     with running_server(args=args) as server:

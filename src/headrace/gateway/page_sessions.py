@@ -107,11 +107,15 @@ def link(url: str, code: str) -> str:
 
 
 def answer_link(call: Call, sessions: PageSessions | None) -> None:
-    """Make a link for the caller's key; without authentication (`sessions` is None) the page needs no code."""
+    """Make a link for the caller's key; without authentication (`sessions` is None) the page needs no code.
+
+    Raises `RequestError`: 401 without a key, 403 for one that a link brought.
+    """
     call.allow("POST")
     told: dict[str, object] = {"url": f"{call.base_url}/", "expires_at": None}
     if sessions is not None:
-        assert call.owner is not None, "authenticated"
+        if call.owner is None:  # a page of this machine, by the proxy route: the server vouches for it, as nobody
+            raise RequestError("unauthorized", "A link stands for a key: send 'Authorization: Key <key>'.")
         if (parse_authorization(call.headers.get("authorization", "")) or "").startswith(_KEY_PREFIX):
             message = "A page's own key makes no links; use the key that its link was made with."
             raise RequestError("forbidden", message)
