@@ -1,7 +1,11 @@
 """The page's sessions: a code opens the page once, and what it gives is good for as long as its key is."""
 
+import pytest
+
+from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.gateway.page_sessions import (
+    ALL_MAX,
     CODE_S,
     CODES_MAX,
     SESSION_S,
@@ -25,6 +29,12 @@ class Keys:
 
     def knows(self, id_: KeyId) -> bool:
         return id_ in self.good
+
+    def make(self) -> KeyId:
+        """One more key."""
+        id_ = KeyId(f"hr_{len(self.good):012}")
+        self.good.add(id_)
+        return id_
 
 
 class Clock:
@@ -138,6 +148,35 @@ def test_of_too_many_sessions_the_oldest_ends():
     keys = [room.key() for _ in range(SESSIONS_MAX + 1)]
 
     assert [room.sessions.verify(key) for key in (keys[0], keys[1], keys[-1])] == [None, ADA, ADA]
+
+
+def test_the_codes_and_sessions_of_one_key_throw_out_nobody_elses():
+    room = Room()
+    others, (code, _) = room.key(BOB), room.sessions.new_code(BOB)
+
+    for _ in range(SESSIONS_MAX + 1):
+        room.key(ADA)
+    for _ in range(CODES_MAX + 1):
+        room.sessions.new_code(ADA)
+
+    assert room.sessions.verify(others) == BOB
+    assert room.sessions.exchange(code) is not None
+
+
+def test_when_all_keys_have_too_many_the_next_is_refused_and_no_code_is_used_up():
+    room = Room()
+    (code, _), owner = room.sessions.new_code(BOB), ADA
+    for n in range(ALL_MAX):
+        owner = room.keys.make() if not n % SESSIONS_MAX else owner
+        last = room.key(owner)
+
+    with pytest.raises(RequestError) as refused:
+        room.sessions.exchange(code)
+
+    assert (refused.value.status, refused.value.type) == (429, "overloaded")
+    room.keys.good.remove(owner)
+    assert room.sessions.exchange(code) is not None
+    assert room.sessions.verify(last) is None
 
 
 def test_expired_codes_leave_room_before_good_ones_do():

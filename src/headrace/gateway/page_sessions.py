@@ -35,9 +35,12 @@ CODE_S: Final = 600
 #: Seconds for which a page may use the key it got: a working day.
 SESSION_S: Final = 12 * 3600
 
-#: Codes and sessions that are good at once; of more, the oldest end. Each costs some 300 bytes.
-CODES_MAX: Final = 256
-SESSIONS_MAX: Final = 1_024
+#: Codes and sessions of one key that are good at once; of more, its oldest end, and nobody else's.
+CODES_MAX: Final = 32
+SESSIONS_MAX: Final = 128
+
+#: The same of all keys; the next is refused. Each costs some 300 bytes.
+ALL_MAX: Final = 1_024
 
 _RANDOM_BYTES: Final = 32
 
@@ -64,15 +67,21 @@ class PageSessions:
         self._sessions: dict[bytes, Grant] = {}
 
     def new_code(self, owner: KeyId) -> tuple[str, int]:
-        """Return a code that can be exchanged once for a session of this key, and when it ends."""
+        """Return a code that can be exchanged once for a session of this key, and when it ends.
+
+        Raises `RequestError` (429), as `exchange` does, where all keys together have too many.
+        """
         return self._add(self._codes, CODES_MAX, owner, CODE_S, "")
 
     def exchange(self, code: str) -> tuple[str, int] | None:
         """Return a session's key and when it ends, or None for a code that is unknown, used or too old."""
-        grant = self._codes.pop(_digest(code), None)
+        digest = _digest(code)
+        grant = self._codes.get(digest)
         if grant is None or not self._is_good(grant):
             return None
-        return self._add(self._sessions, SESSIONS_MAX, grant.owner, SESSION_S, _KEY_PREFIX)
+        session = self._add(self._sessions, SESSIONS_MAX, grant.owner, SESSION_S, _KEY_PREFIX)
+        del self._codes[digest]  # not before: a code that was refused for want of room is still good
+        return session
 
     def verify(self, text: str) -> KeyId | None:
         """Return whose key `text` is, a session's included."""
@@ -93,8 +102,12 @@ class PageSessions:
     ) -> tuple[str, int]:
         for digest in [digest for digest, grant in grants.items() if not self._is_good(grant)]:
             del grants[digest]
-        while len(grants) >= count_max:
-            del grants[next(iter(grants))]
+        own = [digest for digest, grant in grants.items() if grant.owner == owner]
+        for digest in own[: max(0, len(own) - count_max + 1)]:
+            del grants[digest]
+        if len(grants) >= ALL_MAX:
+            message = "More pages are open, or about to be, than may be at once; try again."
+            raise RequestError("overloaded", message, headers={"Retry-After": "60"})
         text = prefix + secrets.token_urlsafe(_RANDOM_BYTES)
         grant = Grant(owner, int(self._clock()) + life_s)
         grants[_digest(text)] = grant
