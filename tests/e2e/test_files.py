@@ -283,6 +283,19 @@ def test_pages_may_read_it_as_they_may_call(server):
     assert (others.status, others.json["error_type"]) == (403, "forbidden")
 
 
+@pytest.mark.parametrize("origin", [None, "http://localhost:5173"])
+@pytest.mark.parametrize("more", ["", "If-None-Match: *\r\n", "Range: bytes=0-1\r\n"])
+def test_no_cache_gives_a_page_what_was_kept_for_another_or_for_none(server, origin, more):
+    file = kept(server)
+    said = f"Origin: {origin}\r\n" if origin else ""
+    with RawStream(server.port) as raw:
+        raw.socket.sendall(f"GET {file.path} HTTP/1.0\r\nHost: localhost\r\n{said}{more}\r\n".encode())
+        head = raw.read_to_end().partition(b"\r\n\r\n")[0]
+
+    assert [line for line in head.split(b"\r\n") if line.startswith(b"vary:")] == [b"vary: Origin"]
+    assert (b"access-control-allow-origin" in head) == (origin is not None)
+
+
 def test_a_file_needs_no_key_where_all_else_does():
     with running_server(args=(), limits=LIMITS) as server:
         file = kept(server)

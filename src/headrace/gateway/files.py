@@ -44,6 +44,10 @@ class FileView:
 
     async def answer(self, call: Call) -> None:
         """Answer a call for a file. Raises `RequestError`."""
+        if "origin" not in call.headers:
+            # Else the rules for pages say it. What a page only shows, as a picture, brings no Origin and is kept
+            # for days; without this the page would be given that when it fetches the file, and might not read it.
+            call.extra.append((b"vary", b"Origin"))
         call.allow("GET", "HEAD")
         now = time.time()
         try:
