@@ -1,8 +1,10 @@
 """What `/llms.txt` tells a machine: every app, every view, every field with its bounds."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
+from typing_extensions import TypeAliasType
 
 import headrace
 from headrace.app.describe import describe
@@ -79,3 +81,39 @@ def test_each_field_is_told_with_its_type_bounds_and_default():
     assert "- `progress` (number, required)" in lines
     assert "- `url` (string, required)" in lines
     assert "Any JSON object." in lines
+
+
+Tree = TypeAliasType("Tree", "dict[str, Tree] | list[Tree] | str")
+
+
+class Anything(BaseModel):
+    tree: Tree
+    value: JsonValue = None
+    nested: list["Anything"] = []
+
+
+class Recursive(headrace.App, name="me/recursive"):
+    @headrace.endpoint("/")
+    def grow(self, input: Anything) -> Anything:
+        return input
+
+
+class Streaming(headrace.App, name="me/streaming"):
+    @headrace.endpoint("/stream")
+    def preview(self, input: Prompt) -> Iterator[Preview]:
+        yield Preview(progress=1)
+
+
+def test_a_type_that_holds_itself_is_told_to_its_second_turn():
+    lines = app_text(describe(Recursive).spec, "http://gpu.test").splitlines()
+
+    assert "- `tree` (object or array of any or string, required)" in lines
+    assert "- `value` (any, default null)" in lines
+
+
+def test_an_endpoint_that_only_streams_can_be_queued_too():
+    text = app_text(describe(Streaming).spec, "http://gpu.test")
+
+    assert "- stream: `POST http://gpu.test/me/streaming/stream`\n" in text
+    assert "- queue: `POST http://gpu.test/queue/me/streaming/stream`\n" in text
+    assert "- run:" not in text.partition("## /stream")[2]

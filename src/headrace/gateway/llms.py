@@ -80,8 +80,7 @@ def _endpoint(app: AppSpec, endpoint: EndpointSpec, url: str) -> Iterator[str]:
         yield f"- run: `POST {url}/{app.name}{endpoint.run_path}`"
     if endpoint.stream_path is not None:
         yield f"- stream: `POST {url}/{app.name}{endpoint.stream_path}`"
-    if endpoint.run_path is not None:
-        yield f"- queue: `POST {url}/queue/{app.name}{endpoint.run_path}`"
+    yield f"- queue: `POST {url}/queue/{app.name}{endpoint.queue_path}`"
     for title, schema in (
         ("Input", endpoint.input_schema),
         ("One event of the stream", endpoint.item_schema if endpoint.stream_path is not None else None),
@@ -131,7 +130,10 @@ def _bounds(field: Schema, defs: Schema) -> Iterator[str]:
 
 def _type(field: Schema, defs: Schema) -> str:
     """Name a field's type: `string`, `integer or null`, `one of "a", "b"`, `array of string`, `object {…}`."""
+    # Within itself a definition is any: of one that holds itself, as JSON does, there would be no end.
+    entered = field["$ref"].rsplit("/", 1)[1] if "$ref" in field else None
     field = _resolved(field, defs)
+    defs = {name: schema for name, schema in defs.items() if name != entered}
     if branches := field.get("anyOf") or field.get("oneOf"):
         return " or ".join(_type(branch, defs) for branch in branches)
     if "const" in field:
