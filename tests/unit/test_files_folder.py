@@ -1,5 +1,6 @@
 """The folder of files: the same bytes are one blob, nothing leads out of it, and what is old or too much goes."""
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -87,6 +88,24 @@ def test_a_file_in_pieces_is_what_they_make_together(folder):
 
     assert content_of(folder, file.id) == b"meow"
     assert file.id == folder.find(file.id, now=NOW).id
+
+
+@pytest.mark.parametrize("durably", [True, False])
+def test_what_is_kept_again_under_the_id_that_it_was_promised_is_the_file_that_is_there(folder, durably):
+    promised = dataclasses.replace(PNG, id=FileId("f" * 32))
+
+    def keep(content, now):
+        with folder.incoming(promised, 100) as incoming:
+            incoming.write(content)
+            return incoming.keep(now=now, durably=durably)
+
+    first = keep(b"meow", NOW)
+
+    assert keep(b"meow", NOW + 10) == first
+    with pytest.raises(FilesUnavailable, match="another file with this id"):
+        keep(b"woof", NOW + 20)
+    assert content_of(folder, first.id) == b"meow"
+    assert list((folder.root / "new").iterdir()) == []
 
 
 def test_what_is_not_kept_leaves_nothing(folder):

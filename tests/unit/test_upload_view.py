@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.memory import Budget
 from headrace.core.request import RequestId
-from headrace.core.uploads import Upload
+from headrace.core.stored_file import StoredFile
 from headrace.gateway.calls import Call
-from headrace.gateway.uploads import PATH_INITIATE, UploadView
+from headrace.gateway.uploads import PATH_INITIATE, PATH_INITIATE_MULTIPART, UploadView, is_signed
+from headrace.store.blobs import BlobStore
+from headrace.store.port import StoreUnavailable
 
 ADA, BOB = KeyId("hr_aaaaaaaaaaaa"), KeyId("hr_bbbbbbbbbbbb")
+LIMITS = Limits(files_spare_bytes=0)
 
 
 class Outlet:
@@ -27,29 +32,45 @@ class Outlet:
         self.json = json.loads(body)
 
 
+class LateFiles(BlobStore):
+    """A disk that keeps the first file, but not in time."""
+
+    is_late = True
+
+    async def put(self, *args: Any, **more: Any) -> StoredFile:
+        file = await super().put(*args, **more)
+        if self.is_late:
+            self.is_late = False
+            raise StoreUnavailable("the disk did not answer")
+        return file
+
+
 class Room:
-    """An `UploadView` on a disk that takes everything."""
+    """An `UploadView`, and who calls it."""
 
-    def __init__(self) -> None:
-        limits = Limits()
-        dispatcher = SimpleNamespace(is_draining=False, bodies=Budget(limits.bodies_bytes_max))
-        self.view = UploadView(self, self, dispatcher, limits, secret=b"s" * 32)  # type: ignore[arg-type]
+    def __init__(self, files: BlobStore) -> None:
+        dispatcher: Any = SimpleNamespace(is_draining=False, bodies=Budget(LIMITS.bodies_bytes_max))
+        self.view = UploadView(files, files.parts, dispatcher, LIMITS, secret=b"s" * 32)
 
-    def call(self, path: str, pieces: AsyncIterator[bytes], headers: dict[str, str], owner: KeyId = ADA) -> Call:
+    def call(self, method: str, path: str, pieces: AsyncIterator[bytes], owner: KeyId = ADA) -> Call:
         async def receive() -> dict[str, Any]:
             piece = await anext(pieces, None)
             return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
 
-        scope = {"method": "POST", "query_string": b""}
-        outlet: Any = Outlet()
+        path, _, query = path.partition("?")
+        scope = {"method": method, "query_string": query.encode()}
+        headers, outlet = {"content-type": "application/json"}, Outlet()
         return Call(RequestId("r"), headers, scope, receive, outlet, path=path, extra=[], owner=owner)
 
-    async def initiate(self, **fields: str) -> Upload:
-        """What is kept of a promise."""
-        headers = {"content-type": "application/json"}
-        await self.view.answer(self.call(PATH_INITIATE, coming(json.dumps(fields).encode()), headers))
-        [upload] = self.view.uploads._open.values()
-        return upload
+    async def post(self, path: str, **fields: Any) -> dict[str, Any]:
+        call = self.call("POST", path, coming(json.dumps(fields).encode()))
+        await (self.view.answer_signed(call) if is_signed(call.path) else self.view.answer(call))
+        return call.outlet.json
+
+    async def put(self, path: str, content: bytes) -> dict[str, Any]:
+        call = self.call("PUT", path, coming(content))
+        await self.view.answer_signed(call)
+        return call.outlet.json
 
 
 async def coming(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -57,11 +78,52 @@ async def coming(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-def test_of_megabytes_that_a_file_is_called_its_name_is_kept_alone():
-    megabytes = "\ufdfa" * 500_000
-    upload = asyncio.run(Room().initiate(file_name=f"{megabytes}.png", content_type=f"image/png;{megabytes}"))
+def with_files(files: BlobStore, scene: Callable[[Room], Coroutine[Any, Any, None]]) -> None:
+    async def play() -> None:
+        try:
+            await scene(Room(files))
+        finally:
+            await files.close()
 
-    assert upload.new.content_type == "image/png"
-    assert upload.new.name is not None
-    assert len(upload.new.name) <= 80
-    assert upload.new.name.endswith(".png")
+    asyncio.run(play())
+
+
+def test_of_megabytes_that_a_file_is_called_its_name_is_kept_alone(tmp_path):
+    megabytes = "\ufdfa" * 500_000
+
+    async def scene(room: Room) -> None:
+        await room.post(PATH_INITIATE, file_name=f"{megabytes}.png", content_type=f"image/png;{megabytes}")
+
+        [upload] = room.view.uploads._open.values()
+        assert upload.new.content_type == "image/png"
+        assert upload.new.name is not None
+        assert len(upload.new.name) <= 80
+        assert upload.new.name.endswith(".png")
+
+    with_files(BlobStore(tmp_path, LIMITS), scene)
+
+
+def test_a_file_that_came_through_late_is_there_for_who_sends_it_again(tmp_path):
+    async def scene(room: Room) -> None:
+        urls = await room.post(PATH_INITIATE)
+        with pytest.raises(StoreUnavailable):
+            await room.put(urls["upload_url"], b"meow")
+
+        assert await room.put(urls["upload_url"], b"meow") == {"access_url": urls["file_url"]}
+        assert len(room.view.uploads) == 0
+
+    with_files(LateFiles(tmp_path, LIMITS), scene)
+
+
+def test_parts_that_were_put_together_late_are_there_for_who_asks_again(tmp_path):
+    async def scene(room: Room) -> None:
+        urls = await room.post(PATH_INITIATE_MULTIPART)
+        path, _, key = urls["upload_url"].partition("?")
+        parts = [await room.put(f"{path}/1?{key}", b"meow")]
+        with pytest.raises(StoreUnavailable):
+            await room.post(f"{path}/complete?{key}", parts=parts)
+
+        assert await room.post(f"{path}/complete?{key}", parts=parts) == {"access_url": urls["file_url"]}
+        assert len(room.view.uploads) == 0
+
+    with_files(LateFiles(tmp_path, LIMITS), scene)

@@ -216,8 +216,7 @@ class Incoming:
         with self._lock, translated():
             if durably:
                 os.fsync(self._descriptor)
-            self._put_in_place(file, durably=durably)
-        return file
+            return self._put_in_place(file, durably=durably)
 
     def move(self, path: Path) -> StoredPart:
         """Let a part of a file go to `path`, in the place of whatever is there. Raises `FilesUnavailable`.
@@ -236,11 +235,16 @@ class Incoming:
         if disk.f_bavail * disk.f_frsize < spare_bytes:
             raise OSError(errno.ENOSPC, f"less than {spare_bytes} bytes are free")
 
-    def _put_in_place(self, file: StoredFile, *, durably: bool) -> None:
+    def _put_in_place(self, file: StoredFile, *, durably: bool) -> StoredFile:
         data = self._folder.path_of(file.id)
         self._folder.made(data.parent)
         if os.path.lexists(data):  # its id was chosen before, and an earlier try came through after all
-            raise FileExistsError(errno.EEXIST, "there is a file with this id already")
+            earlier = self._folder.find(file.id, now=file.created_at)
+            if earlier is None or earlier.digest != file.digest:
+                raise FileExistsError(errno.EEXIST, "there is another file with this id already")
+            if durably:  # the earlier try may be at it still
+                _sync_folder(data.parent)
+            return earlier
         card = self._folder.root / "new" / secrets.token_hex(16)
         try:
             self._link(self._folder.blob_of(file.digest), data)
@@ -252,6 +256,7 @@ class Incoming:
             raise
         if durably:
             _sync_folder(data.parent)
+        return file
 
     def _link(self, blob: Path, data: Path) -> None:
         """Put the bytes where their id's are looked for, and their blob where the next file finds it."""
