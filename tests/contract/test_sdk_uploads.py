@@ -136,7 +136,7 @@ def test_a_refusal_is_raised_at_once(upload: Any) -> None:
 
 
 @both_shells
-@pytest.mark.parametrize("wrong", [OSError("the disk"), KeyError("mine")])
+@pytest.mark.parametrize("wrong", [OSError("the disk"), KeyError("mine"), RuntimeError("mine too")])
 def test_what_goes_wrong_on_this_side_is_raised_as_it_is(upload: Any, wrong: Exception) -> None:
     def stop(sent: int, size: int) -> None:
         raise wrong

@@ -172,11 +172,20 @@ class Exchange:
 async def _watched(body: Pieces, clock: asyncio.Timeout, limit_s: float | None) -> AsyncIterator[bytes]:
     """Hand over a body's pieces, and set the clock for each: aiohttp has none while it sends."""
     loop = asyncio.get_running_loop()
-    with suppress(RuntimeError):  # of a clock that stands, for the answer is there already
-        async for piece in body:
-            clock.reschedule(None if limit_s is None else loop.time() + limit_s)
-            yield piece
-        clock.reschedule(None)
+    async for piece in body:  # what it raises, a RuntimeError too, is the caller's own
+        if not _set(clock, None if limit_s is None else loop.time() + limit_s):
+            return
+        yield piece
+    _set(clock, None)
+
+
+def _set(clock: asyncio.Timeout, when: float | None) -> bool:
+    """Set a clock; False for one that stands, for the answer is there already."""
+    try:
+        clock.reschedule(when)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _tell_reader_of_the_end(protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
