@@ -77,3 +77,4 @@ def test_a_range_counts_only_for_the_content_it_was_meant_for(if_range, part):
 )  # fmt: skip
 def test_who_has_the_content_is_told_so(if_none_match, known):
     assert is_known(if_none_match, ETAG) is known
+    assert is_known(if_none_match, f"W/{ETAG}") is known

@@ -60,4 +60,4 @@ def is_known(if_none_match: str | None, etag: str) -> bool:
     if if_none_match is None:
         return False
     known = [one.strip().removeprefix("W/") for one in if_none_match.split(",")]
-    return etag in known or known == ["*"]
+    return etag.removeprefix("W/") in known or known == ["*"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from headrace.core.ranges import is_known
 from headrace.gateway.answers import Headers, request_id_header
 from headrace.gateway.calls import Call
 
@@ -69,7 +70,7 @@ def answer(file: StaticFile, call: Call) -> None:
     """Answer with a file, or with 304 to who has it. Raises `RequestError` (405)."""
     call.allow("GET", "HEAD")
     headers = [*file.headers, request_id_header(call.id)]
-    if _has(call.headers.get("if-none-match", ""), file.etag.decode("ascii").removeprefix("W/")):
+    if is_known(call.headers.get("if-none-match"), file.etag.decode("ascii")):
         call.answer((304, headers, b""))
         return
     body = file.body
@@ -77,9 +78,3 @@ def answer(file: StaticFile, call: Call) -> None:
         body = file.packed
         headers.append((b"content-encoding", b"gzip"))
     call.answer((200, [*headers, (b"content-length", b"%d" % len(body))], body))
-
-
-def _has(if_none_match: str, etag: str) -> bool:
-    """Whether a client has the file of this tag already (RFC 9110, section 13.1.2)."""
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or "*" in tags
