@@ -35,12 +35,13 @@ def test_its_types_lie_beside_it(server):
 
 def test_who_has_a_file_is_told_so_and_gets_no_second_copy(server):
     etag = server.request("GET", "/sdk/headrace.js").headers["etag"]
+    strong = etag.removeprefix("W/")
     seen = {
         tags: server.request("GET", "/sdk/headrace.js", headers={"If-None-Match": tags})
-        for tags in (etag, f'"other", W/{etag}', "*", '"other"', etag.strip('"'), "")
+        for tags in (etag, f'"other", {etag}', strong, "*", '"other"', strong.strip('"'), "")
     }
 
-    assert [304, 304, 304, 200, 200, 200] == [answer.status for answer in seen.values()]
+    assert [304, 304, 304, 304, 200, 200, 200] == [answer.status for answer in seen.values()]
     assert (b"", etag) == (seen[etag].body, seen[etag].headers["etag"])
 
 
