@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.memory import Budget
 from headrace.core.request import RequestId
 from headrace.core.stored_file import StoredFile
 from headrace.gateway.calls import Call
-from headrace.gateway.uploads import PATH_INITIATE, PATH_INITIATE_MULTIPART, UploadView, is_signed
+from headrace.gateway.uploads import PATH_INITIATE, PATH_INITIATE_MULTIPART, PATH_UPLOAD, UploadView, is_signed
 from headrace.store.blobs import BlobStore
 from headrace.store.port import StoreUnavailable
 
@@ -127,3 +128,25 @@ def test_parts_that_were_put_together_late_are_there_for_who_asks_again(tmp_path
         assert len(room.view.uploads) == 0
 
     with_files(LateFiles(tmp_path, LIMITS), scene)
+
+
+def test_bodies_that_one_key_sends_slowly_leave_room_for_those_of_another(tmp_path):
+    async def scene(room: Room) -> None:
+        ends = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"a little"
+            await ends.wait()
+
+        calls = [room.call("POST", PATH_UPLOAD, slow()) for _ in range(LIMITS.uploads_coming_max)]
+        coming_in = [asyncio.create_task(room.view.answer(call)) for call in calls]
+        await asyncio.sleep(0)
+
+        with pytest.raises(RequestError, match="256 files of this key come in already"):
+            await room.view.answer(room.call("POST", PATH_UPLOAD, coming(b"one more")))
+        await room.view.answer(room.call("POST", PATH_UPLOAD, coming(b"another's"), BOB))
+        ends.set()
+        await asyncio.gather(*coming_in)
+        await room.view.answer(room.call("POST", PATH_UPLOAD, coming(b"one more")))
+
+    with_files(BlobStore(tmp_path, LIMITS), scene)

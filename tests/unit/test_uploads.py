@@ -16,6 +16,7 @@ ADA, BOB = KeyId("hr_aaaaaaaaaaaa"), KeyId("hr_bbbbbbbbbbbb")
 LIMITS = Limits(
     file_bytes_max=100,
     uploads_max=3,
+    uploads_coming_max=2,
     uploads_bytes_max=200,
     upload_parts_max=50,
     upload_idle_s=60.0,
@@ -113,6 +114,19 @@ def test_one_key_may_take_half_of_the_room_and_all_of_them_the_whole():
     uploads.give_back(BOB, 100)
     uploads.take(None, 1)
     assert uploads.bytes_taken == 101
+
+
+def test_one_key_may_have_so_many_bodies_that_come_in_and_another_key_as_many():
+    uploads = Uploads(LIMITS)
+    for _ in range(2):
+        uploads.arrive(ADA)
+
+    with pytest.raises(RequestError) as refused:
+        uploads.arrive(ADA)
+    assert status_of(refused) == (429, "overloaded")
+    uploads.arrive(BOB)
+    uploads.leave(ADA)
+    uploads.arrive(ADA)
 
 
 def test_a_part_that_comes_again_takes_the_place_of_the_first_and_an_end_gives_all_back():

@@ -135,6 +135,9 @@ class Limits:
     # --- uploads ----------------------------------------------------------------------------------------
     #: Uploads of one key that may be unfinished; the next gets 429.
     uploads_max: int = 256
+    #: Bodies of files of one key that may come in at once; the next gets 429. Each takes 512 KiB of
+    #: `bodies_bytes_max` however slowly it comes, so that one key may have a quarter of that.
+    uploads_coming_max: int = 256
     #: Bytes of all uploads that are no file yet, parts and what is coming in; one key may have half of them.
     uploads_bytes_max: int = 4 * 1024 * 1024 * 1024
     #: Bytes that a part counts as at least: it is a file of its own, and an entry in memory.

@@ -67,6 +67,7 @@ class Uploads:
         self._finished: dict[UploadId, Upload] = {}  # oldest first
         self._count_by_owner: Counter[KeyId | None] = Counter()
         self._bytes_by_owner: Counter[KeyId | None] = Counter()
+        self._coming_by_owner: Counter[KeyId | None] = Counter()
         self.bytes_taken = 0  # by all of them: what has come, and is no file yet
 
     def __len__(self) -> int:
@@ -90,6 +91,18 @@ class Uploads:
         if upload is None or self._is_too_old(upload, now):
             raise not_found()
         return upload
+
+    def arrive(self, owner: KeyId | None) -> None:
+        """Count a body that comes in. Raises `RequestError` (429) where its owner has too many that do."""
+        if self._coming_by_owner[owner] >= self._limits.uploads_coming_max:
+            raise _overloaded(f"{self._limits.uploads_coming_max} files of this key come in already; try again.")
+        self._coming_by_owner[owner] += 1
+
+    def leave(self, owner: KeyId | None) -> None:
+        """Count a body that comes in no more."""
+        self._coming_by_owner[owner] -= 1
+        if not self._coming_by_owner[owner]:
+            del self._coming_by_owner[owner]
 
     def take(self, owner: KeyId | None, count: int) -> None:
         """Count bytes that come in. Raises `RequestError` (429) when there are too many unfinished ones.

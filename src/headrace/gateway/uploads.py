@@ -277,6 +277,7 @@ class UploadView:
     @contextlib.contextmanager
     def _arrival(self, call: Call, owner: KeyId | None, *, least: int = 0) -> Iterator[_Arrival]:
         """Have room for a body that comes in, on the disk and in memory, as long as it comes in."""
+        self.uploads.arrive(owner)
         held = HeldBytes(self._dispatcher.bodies)
         body = _Arrival(call, self.uploads, owner, self._limits)
         try:
@@ -287,6 +288,7 @@ class UploadView:
             raise too_large(fault.bytes_max) from None
         finally:
             held.let_go()
+            self.uploads.leave(owner)
             if not body.is_kept:
                 self.uploads.give_back(owner, body.taken)
 
