@@ -24,6 +24,7 @@ import headrace
 
 STEP_S = 0.5  # how much more it hears before it is asked again
 LENGTH_S_MAX = 3600
+RATES = range(8_000, 192_001)  # samples in a second, from a telephone's to a studio's
 
 
 class Speech(BaseModel):
@@ -63,22 +64,24 @@ class Moonshine(headrace.App, name="headrace/moonshine"):
     @headrace.endpoint("/")
     def transcribe(self, input: Speech) -> Iterator[Line | Transcript]:
         """Write down what is said in a recording."""
-        sound, rate = samples_of(input.audio_url.as_bytes())
-        duration = len(sound) / rate
-        step = int(rate * STEP_S)
+        sound = recording_in(input.audio_url.as_bytes())
+        rate, length = sound.getframerate(), sound.getnframes()
         heard: dict[int, TranscriptLine] = {}
+        at = 0
         stream = self.transcriber.create_stream(update_interval=2 * LENGTH_S_MAX)  # it is asked by us alone
         try:
             stream.start()
-            for at in range(0, len(sound), step):
-                stream.add_audio(sound[at : at + step], rate)
-                progress = min(1.0, (at + step) / len(sound))
-                yield from news(stream.update_transcription().lines, heard, progress)
+            while samples := next_samples(sound, int(rate * STEP_S)):
+                stream.add_audio(samples, rate)
+                at += len(samples)
+                yield from news(stream.update_transcription().lines, heard, at / length)
             yield from news(stream.stop().lines, heard, 1.0)
         finally:
             stream.close()  # whoever left, and why: the engine holds memory for it
         chunks = [Chunk(timestamp=span_of(line), text=line.text) for line in heard.values()]
-        yield Transcript(text=" ".join(chunk.text for chunk in chunks), chunks=chunks, duration=round(duration, 2))
+        yield Transcript(
+            text=" ".join(chunk.text for chunk in chunks), chunks=chunks, duration=round(at / rate, 2)
+        )
 
 
 def news(lines: list[TranscriptLine], heard: dict[int, TranscriptLine], progress: float) -> Iterator[Line]:
@@ -102,20 +105,33 @@ def span_of(line: TranscriptLine) -> tuple[float, float]:
     return round(line.start_time, 2), round(line.start_time + line.duration, 2)
 
 
-def samples_of(wav: bytes) -> tuple[list[float], int]:
-    """Return a recording as one channel of samples from -1 to 1, and how many there are in a second."""
+def recording_in(wav: bytes) -> wave.Wave_read:
+    """Open a recording that we can hear. Raises `FieldException`, the caller's 422, for any other."""
     try:
-        with wave.open(io.BytesIO(wav)) as file:
-            channels, width, rate, frames, *_ = file.getparams()
-            if width != 2:
-                raise headrace.FieldException("audio_url", f"the WAV has {8 * width} bits a sample; 16 are needed")
-            if not 0 < frames <= LENGTH_S_MAX * rate:
-                raise headrace.FieldException("audio_url", f"from a sample to {LENGTH_S_MAX} s are taken")
-            sound = array("h", file.readframes(frames))
+        sound = wave.open(io.BytesIO(wav), "rb")  # noqa: SIM115 - it holds memory alone
     except (wave.Error, EOFError) as error:
         message = f"not a WAV file ({error}); convert it: ffmpeg -i talk.mp3 -ar 16000 -ac 1 talk.wav"
         raise headrace.FieldException("audio_url", message) from error
+    _, width, rate, frames, *_ = sound.getparams()
+    if width != 2:
+        raise headrace.FieldException("audio_url", f"the WAV has {8 * width} bits a sample; 16 are needed")
+    if rate not in RATES:
+        message = f"the WAV has {rate} samples a second; from {RATES[0]} to {RATES[-1]} are taken"
+        raise headrace.FieldException("audio_url", message)
+    if not 0 < frames <= LENGTH_S_MAX * rate:
+        raise headrace.FieldException("audio_url", f"from a sample to {LENGTH_S_MAX} s are taken")
+    return sound
+
+
+def next_samples(sound: wave.Wave_read, count: int) -> list[float]:
+    """Return the next samples of a recording as one channel of numbers from -1 to 1; none at its end.
+
+    So few at a time, for each is eight times as large as the two bytes that it comes from.
+    """
+    channels = sound.getnchannels()
+    data = sound.readframes(count)
+    # A file that was cut off may end within a sample.
+    frames = array("h", data[: len(data) - len(data) % (2 * channels)])
     if sys.byteorder == "big":
-        sound.byteswap()
-    mixed = (sum(sound[at : at + channels]) / channels for at in range(0, len(sound), channels))
-    return [sample / 32768 for sample in mixed], rate
+        frames.byteswap()
+    return [sum(frames[at : at + channels]) / channels / 32768 for at in range(0, len(frames), channels)]
