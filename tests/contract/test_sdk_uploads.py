@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,40 @@ def test_what_goes_wrong_on_this_side_is_raised_as_it_is(upload: Any, wrong: Exc
 
     with fake_storage() as server, pytest.raises(type(wrong), match=str(wrong.args[0])):
         upload(server.url, "upload", LARGE, "image/png", on_progress=stop)
+
+
+@both_shells
+@pytest.mark.parametrize(
+    "failure",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n: nameless\r\nContent-Length: 0\r\n\r\n",
+        RESET,
+        CLOSE,
+        500,
+        "moved",
+    ],
+    ids=["garbage", "header", "reset", "closed", "500", "moved"],
+)
+def test_no_failure_tells_the_key_that_the_address_is(upload: Any, failure: Any) -> None:
+    if failure == "moved":
+        failure = b"HTTP/1.1 308 Moved\r\nLocation: https://a.b/u1?key=SECRET\r\nContent-Length: 0\r\n\r\n"
+    with fake_storage(*[failure] * 3, key="SECRET") as server, pytest.raises(errors.HeadraceError) as caught:
+        upload(server.url, "upload", LARGE, "image/png")
+
+    assert "SECRET" in server.requests[-1].line
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+@both_shells
+def test_nor_does_a_file_that_cannot_be_read(upload: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(LARGE)
+
+    with fake_storage(key="SECRET") as server, pytest.raises(OSError, match=str(path)) as caught:
+        upload(server.url, "upload_file", path, on_progress=lambda *_: path.unlink(missing_ok=True))
+
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
 @both_shells

@@ -10,15 +10,18 @@ from tests.support.scripted import Received, Scripted, answer, scripted
 
 
 @contextlib.contextmanager
-def fake_storage(*failures: object) -> Iterator[Scripted]:
-    """Run it; the first requests with bytes meet `failures`, a step of a script each, or a status."""
+def fake_storage(*failures: object, key: str = "k") -> Iterator[Scripted]:
+    """Run it; the first requests with bytes meet `failures`, a step of a script each, or a status.
+
+    `key` is what makes the address that takes the bytes one that nobody else has.
+    """
     left = list(failures)
 
     def answered(request: Received) -> object:
         method, target, _ = request.line.split()
         if "/initiate" in target:
             promise = {
-                "upload_url": f"{server.url}/storage/upload/u1?key=k",
+                "upload_url": f"{server.url}/storage/upload/u1?key={key}",
                 "file_url": f"{server.url}/files/f1/a",
             }
             return answer(200, json.dumps(promise).encode())

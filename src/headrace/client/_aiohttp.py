@@ -129,7 +129,8 @@ class Exchange:
                     proxy_headers=None if proxy is None else proxy.headers,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _typed(error, request, patience, waited_s) from error
+            is_secret = _words(error, request) != str(error)  # then it is in no traceback either
+            raise _typed(error, request, patience, waited_s) from (error.__cause__ if is_secret else error)
         return cls(request, response)
 
     async def read(self, patience: Patience, waited_s: float) -> bytes:
@@ -219,10 +220,17 @@ def _typed(error: Exception, request: Request, patience: Patience, waited_s: flo
         return patience.connect_expired(request, waited_s)
     if isinstance(error, TimeoutError):
         return patience.read_expired(request, waited_s)
+    words = _words(error, request)
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
-        return errors.TLSFailed(f"{request}: {error}")
+        return errors.TLSFailed(f"{request}: {words}")
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return errors.ConnectionFailed(f"{request}: through the proxy: {error.status} {error.message}")
     if isinstance(error, (aiohttp.ClientConnectionError, OSError)):
-        return errors.ConnectionFailed(f"{request}: {error}")
-    return not_http(request, error)
+        return errors.ConnectionFailed(f"{request}: {words}")
+    return not_http(request, words)
+
+
+def _words(error: Exception, request: Request) -> str:
+    """Return what an error says without the query of the URL, which some of aiohttp's tell: it can be a key."""
+    _, mark, query = request.url.partition("?")
+    return str(error).replace(mark + query, "") if query else str(error)

@@ -157,7 +157,7 @@ def _advice(target: Target, head: Head) -> str:
     if head.status == 401 and target.key is not None:
         return f". The key sent came from {target.key.source}"
     if 300 <= head.status <= 399:
-        where = head.headers.get("location", "nowhere")
+        where = head.headers.get("location", "nowhere").partition("?")[0]  # behind it can be a key
         return f". The server redirects to {where}; a POST is not sent twice, so give that address as the url"
     return ""
 
