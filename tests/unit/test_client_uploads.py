@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,29 @@ def test_a_text_is_utf_8_and_a_path_is_not_mistaken_for_one(tmp_path: Path) -> N
 
 async def gathered(body: Body) -> bytes:
     return b"".join([piece async for piece in body])
+
+
+@pytest.mark.parametrize("wrong", ["image/png\r\nX-Evil: 1", "image/\u65e5", "image/p\xf1g", "image/png\0"])
+def test_a_type_that_no_header_can_have_is_refused_before_anything_is_sent(wrong: str) -> None:
+    with pytest.raises(ValueError, match="content_type=.* has characters that a header cannot have"):
+        content_of(b"x", wrong, None)
+    with pytest.raises(TypeError, match="content_type is a text"):
+        content_of(b"x", None, None)  # type: ignore[arg-type]
+
+
+def test_a_name_on_a_disk_that_is_no_text_is_told_as_far_as_it_is_one() -> None:
+    upload = Upload(SERVER, BytesContent(b"x", "image/png", os.fsdecode(b"caf\xe9.png")))
+
+    assert "caf?.png" == orjson.loads(upload.request.body)["file_name"]
+
+
+def test_a_pipe_is_no_empty_file_and_a_folder_is_none_either(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(OSError, match=r"not a file: .* upload\(\).*pipe"):
+        FileContent.of(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        FileContent.of(tmp_path)
 
 
 def test_a_file_is_read_in_pieces_by_both_colours_and_as_often_as_it_is_sent(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ class AsyncFileCalls:
         - `on_progress`: called with the bytes sent so far and the bytes in all
 
         Over 90 MiB it goes in parts of 10 MiB. Each step is tried up to three times. Raises `TypeError` for other
-        data, `APIError` (413 over the server's limit, 503 when its disk is full) and the rest of
-        `headrace.client.errors`.
+        data, `ValueError` for a `content_type` that no header can have, `APIError` (413 over the server's limit,
+        503 when its disk is full) and the rest of `headrace.client.errors`.
         """
         return await self._upload(content_of(data, content_type, file_name), lifecycle, on_progress)
 
@@ -62,7 +62,8 @@ class AsyncFileCalls:
     ) -> str:
         """Upload a file and return its URL. It is read as it is sent, in a thread, never in memory as a whole.
 
-        Its name tells the media type. Raises `OSError` for one that cannot be read; the rest is as for `upload`.
+        Its name tells the media type. Raises `OSError` for one that cannot be read, and for a pipe or a folder;
+        the rest is as for `upload`.
         """
         return await self._upload(await asyncio.to_thread(FileContent.of, path), lifecycle, on_progress)
 

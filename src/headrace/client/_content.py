@@ -8,9 +8,11 @@ This is the only file of the SDK that reads what a caller wants to send.
 
 from __future__ import annotations
 
+import errno
 import io
 import mimetypes
 import os
+import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,9 +88,13 @@ class FileContent:
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> FileContent:
-        """Look at a file. Raises `OSError` for one that is not there."""
+        """Look at a file. Raises `OSError` for one that is not there, and for what is none."""
         where = Path(path)
-        return cls(where, type_of(where), where.name, where.stat().st_size)
+        found = where.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe has no size, and would be an empty file
+            code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+            raise OSError(code, "not a file: read what is in it, and give that to upload()", str(where))
+        return cls(where, type_of(where), where.name, found.st_size)
 
     def read(self, at: int, count: int) -> bytes:
         """Return up to `count` bytes from `at` on. Raises `OSError`."""
@@ -98,11 +104,18 @@ class FileContent:
 
 
 def content_of(data: str | bytes, content_type: str, file_name: str | None) -> BytesContent:
-    """Return what `upload` is given, a text as UTF-8. Raises `TypeError` for anything else."""
+    """Return what `upload` is given, a text as UTF-8.
+
+    Raises `TypeError` for anything else, `ValueError` for a type that no header can have.
+    """
     if isinstance(data, str):
         data = data.encode()
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"upload() takes bytes or a text, not {type(data).__name__}; a path goes to upload_file()")
+    if not isinstance(content_type, str):
+        raise TypeError(f"content_type is a text such as 'image/png', not {type(content_type).__name__}")
+    if not content_type.isascii() or not content_type.isprintable():
+        raise ValueError(f"content_type={content_type!r} has characters that a header cannot have")
     return BytesContent(bytes(data), content_type, file_name)
 
 

@@ -84,7 +84,10 @@ class Upload:
 
     def _begin(self) -> None:
         kind = "initiate-multipart" if self._has_parts else "initiate"
-        said = {"content_type": self._content.content_type, "file_name": self._content.file_name}
+        name = self._content.file_name
+        if name is not None:  # a name on a disk may be no text, which JSON must be
+            name = name.encode(errors="replace").decode()
+        said = {"content_type": self._content.content_type, "file_name": name}
         self._upload_url = ""
         self._body = None
         self.request = build_json(
