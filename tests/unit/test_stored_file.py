@@ -123,6 +123,17 @@ def test_a_name_is_good_anywhere(said):
     assert name_for(said, "application/octet-stream") == NAMES[said]
 
 
+@pytest.mark.parametrize(
+    "said", ["con." + "a" * 76, "con." + "a" * 72 + ".png", "aux" + " " * 77 + "x", "nul." * 40]
+)
+def test_the_name_of_a_device_is_no_longer_than_another_and_stays_as_it_is(said):
+    name = name_for(said, "image/png")
+
+    assert name.startswith("_")
+    assert len(name) <= NAME_LETTERS_MAX
+    assert name_for(name, "image/png") == name
+
+
 def test_of_what_is_as_long_as_a_book_only_the_end_is_looked_at():
     assert name_for("a" + "b" * 2_000, "image/png") == "b" * NAME_LETTERS_MAX
     assert name_for("\ufdfa" * 1_000_000 + "/a.png", "image/png") == "a.png"

@@ -137,11 +137,17 @@ def name_for(name: str | None, content_type: str) -> str:
     kept = "".join(letter for letter in last if unicodedata.category(letter) not in _UNSEEN)
     kept = unicodedata.normalize("NFKC", kept)  # what came together just now may be one letter
     kept = "".join("_" if letter in _SPECIAL else letter for letter in kept).strip(" .")
-    if len(kept) > NAME_LETTERS_MAX:
-        stem, dot, suffix = kept.rpartition(".")
-        tail = f".{suffix}" if dot and len(suffix) <= 12 else ""
-        kept = f"{(stem if tail else kept)[: NAME_LETTERS_MAX - len(tail)].rstrip(' .')}{tail}"
+    kept = _shortened(kept)
     if not kept:
         kind = content_type.partition("/")[0]
         return (kind if kind in {"image", "audio", "video", "text"} else "file") + suffix_of(content_type)
-    return f"_{kept}" if kept.partition(".")[0].strip().lower() in _DEVICES else kept
+    # Shortened once more, so that a name stays as it is when its card is read.
+    return _shortened(f"_{kept}") if kept.partition(".")[0].strip().lower() in _DEVICES else kept
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= NAME_LETTERS_MAX:
+        return name
+    stem, dot, suffix = name.rpartition(".")
+    tail = f".{suffix}" if dot and len(suffix) <= 12 else ""
+    return f"{(stem if tail else name)[: NAME_LETTERS_MAX - len(tail)].rstrip(' .')}{tail}"
