@@ -409,6 +409,21 @@ def test_nothing_is_handed_over_behind_an_abort(node) -> None:
         assert [1, True] == node.run(script, url=server.url)
 
 
+def test_an_abort_behind_a_chunk_without_a_whole_event_ends_the_stream(node) -> None:
+    script = """
+        const body = ({ signal }) => new ReadableStream({
+          start(queue) { signal.addEventListener("abort", () => queue.error(signal.reason)); },
+          pull(queue) { queue.enqueue(new TextEncoder().encode(": ping\\n")); queueMicrotask(() => stream.abort()); },
+        }, { highWaterMark: 0 });
+        const fetch = async (request) => new Response(body(request), { headers: { "content-type": "text/event-stream" } });
+        const stream = await sdk.createFalClient({ fetch }).stream("me/app");
+        const late = new Promise((resolve) => setTimeout(resolve, 3_000, "it never ends"));
+        return await Promise.race([stream.done().catch((error) => error.name), late]);
+    """
+
+    assert "AbortError" == node.run(script)
+
+
 # --- what is sent again ---------------------------------------------------------------------------------------------
 
 SUBMITTED = b'{"request_id": "r-1", "status": "IN_QUEUE"}'

@@ -233,7 +233,7 @@ export class FalStream {
         isEmpty &&= events.length === 0;
         for (const event of events) this.#handOver(itemOf(event, this.requestId), event);
         if (decoder.unfinished > EVENT_LENGTH_MAX) throw new ProtocolError(`${call.path}: an event is too long`, this);
-        if (this.#queue.desiredSize <= 0) await new Promise((resolve) => { this.#onRoom = resolve; });
+        if (this.#queue.desiredSize <= 0 && !this.#signal.aborted) await new Promise((go) => { this.#onRoom = go; });
       }
       // To Node, a cut looks like an end where the server said `Connection: close`; to Chromium, one within the head.
       const hidesCuts = globalThis.process && headers.get("connection") === "close" && !headers.has("content-length");
