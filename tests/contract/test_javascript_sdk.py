@@ -521,3 +521,12 @@ def test_a_blob_is_uploaded_and_a_url_stands_for_it_in_an_input(node) -> None:
     run = next(request for request in server.requests if "/me/app" in request.line)
     url = "http://files/1"
     assert {"files": [url, url], "nested": {"blob": url, "n": 0, "no": None}} == json.loads(run.body)
+
+
+def test_the_key_of_an_upload_is_in_no_error(node) -> None:
+    told = answer(200, b'{"upload_url": "/up?key=secret", "file_url": "http://files/1"}')
+    with scripted([lambda request: CLOSE if request.line.startswith("PUT") else told]) as server:
+        with pytest.raises(JavaScriptError, match="ConnectionLost: /up: ") as caught:
+            node.run(FAL + 'await fal.storage.upload(new Blob(["hello"]));', url=server.url)
+
+    assert "secret" not in json.dumps(caught.value.facts)

@@ -103,7 +103,8 @@ function itemOf({ type, data }, requestId) {
 const carried = (step, { path, signal }, requestId = null) => step.catch((cause) => {
   if (signal?.aborted) throw signal.reason;
   const Fault = cause instanceof SyntaxError ? ProtocolError : ConnectionLost; // of JSON that is none
-  throw new Fault(`${path}: ${cause.cause?.message ?? cause.message}`, { requestId, cause });
+  const [place] = path.split("?"); // behind it, an upload's has its key
+  throw new Fault(`${place}: ${cause.cause?.message ?? cause.message}`, { requestId, cause });
 });
 /** The caller's headers, whatever their case, and those of ours that are not among them. */
 function withHeaders(headers, ours) {
