@@ -236,3 +236,17 @@ def test_a_file_that_cannot_be_uploaded_says_so_at_its_field(form, page, complai
 
     expect(form.get_by_text("a.png was not uploaded")).to_be_visible()
     assert form.get_by_label("Image", exact=True).input_value() == ""
+
+
+def test_a_file_is_uploaded_to_a_server_that_elsewhere_has_another_name(page):
+    """The page may talk to nobody but where it comes from."""
+    with running_server(SHOWS, args=("--no-auth", "--public-url", "https://public.example")) as server:
+        page.goto(f"{server.url}/test/shows#endpoint=/everything")
+        page.locator("input[type=file]").set_input_files(
+            {"name": "a.png", "mimeType": "image/png", "buffer": b"\x89PNG"}
+        )
+
+        expect(page.get_by_text("a.png is uploaded.")).to_be_visible()
+        url = page.get_by_label("Image", exact=True).input_value()
+        assert url.startswith("https://public.example/files/")
+        assert server.request("GET", url.removeprefix("https://public.example")).body == b"\x89PNG"

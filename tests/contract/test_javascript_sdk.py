@@ -530,3 +530,12 @@ def test_the_key_of_an_upload_is_in_no_error(node) -> None:
             node.run(FAL + 'await fal.storage.upload(new Blob(["hello"]));', url=server.url)
 
     assert "secret" not in json.dumps(caught.value.facts)
+
+
+def test_an_upload_stays_with_the_server_that_was_called_whatever_it_is_called_elsewhere(node) -> None:
+    told = b'{"upload_url": "https://public.example/up?key=1", "file_url": "https://public.example/files/1"}'
+    with scripted([answer(200, told)]) as server:
+        url = node.run(FAL + 'return await fal.storage.upload(new Blob(["hello"]));', url=server.url)
+
+    assert "https://public.example/files/1" == url
+    assert ("PUT /up?key=1 HTTP/1.1", b"hello") == (server.requests[1].line, server.requests[1].body)

@@ -103,7 +103,7 @@ function itemOf({ type, data }, requestId) {
 const carried = (step, { path, signal }, requestId = null) => step.catch((cause) => {
   if (signal?.aborted) throw signal.reason;
   const Fault = cause instanceof SyntaxError ? ProtocolError : ConnectionLost; // of JSON that is none
-  const [place] = path.split("?"); // behind it, an upload's has its key
+  const place = path.split("?")[0]; // behind that, an upload has its key
   throw new Fault(`${place}: ${cause.cause?.message ?? cause.message}`, { requestId, cause });
 });
 /** The caller's headers, whatever their case, and those of ours that are not among them. */
@@ -269,8 +269,7 @@ export class FalStream {
   }
 
   #pauseMs(error) { // until the next connection; null where the error is the caller's to see
-    const isGateways = error instanceof ApiError && !error.requestId && [502, 503, 504].includes(error.status);
-    const isCut = error instanceof ConnectionLost || isGateways;
+    const isCut = error instanceof ConnectionLost || (!error.requestId && [502, 503, 504].includes(error.status));
     if (!this.#plan.resumes || !isCut || this.#lastEventId === "") return null;
     this.#failures += 1;
     this.#lostAt ??= performance.now();
@@ -310,7 +309,8 @@ async function upload(settings, blob, signal) {
   const type = blob.type || "application/octet-stream";
   const json = JSON.stringify({ content_type: type, file_name: blob.name ?? `${Date.now()}.${/\w*$/.exec(type)}` });
   const initiate = { method: "POST", path: "storage/upload/initiate?storage_type=fal-cdn-v3", json, signal };
-  const { data: { upload_url: path, file_url: url } } = await ask(settings, initiate);
+  const { data: { upload_url: given, file_url: url } } = await ask(settings, initiate);
+  const path = given.replace(/^https?:\/\/[^/]+/, ""); // on the server that we call, which may have another name, too
   await send(settings, { method: "PUT", path, body: blob, headers: { "content-type": type }, isKeyless: true, signal });
   return url;
 }
