@@ -473,6 +473,36 @@ def test_what_is_sent_again_and_how_often(node, call: str, script, requests: int
     assert 1 == len({request.headers.get("idempotency-key") for request in server.requests})
 
 
+@pytest.mark.parametrize("limit", ["timeout: 500", "abortSignal: AbortSignal.timeout(500)"])
+def test_who_gives_up_before_the_submit_is_answered_has_the_request_cancelled(node, limit: str) -> None:
+    silent_once = iter([HOLD])
+    with scripted([lambda _: next(silent_once, answer(200, SUBMITTED))]) as server:
+        with pytest.raises(JavaScriptError, match="TimeoutError"):
+            node.run(FAL + f'await fal.subscribe("me/app", {{ {limit} }});', url=server.url)
+        eventually(lambda: len(server.requests) == 3, "the cancel")
+
+    first, again, cancel = server.requests
+    assert "POST /queue/me/app HTTP/1.1" == first.line == again.line
+    assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
+    assert "PUT /queue/me/app/requests/r-1/cancel HTTP/1.1" == cancel.line
+
+
+def test_who_gives_up_before_there_is_a_call_has_called_nothing(node) -> None:
+    script = (
+        FAL
+        + """
+        const input = { file: new Blob(["hello"]) };
+        const calls = [{ abortSignal: AbortSignal.abort() }, { input, timeout: 300 }];
+        return await Promise.all(calls.map((options) => fal.subscribe("me/app", options).catch(({ name }) => name)));
+    """
+    )
+    with scripted([HOLD]) as server:
+        assert ["AbortError", "TimeoutError"] == node.run(script, url=server.url)
+        server.wait_for_leavers()
+
+    assert ["/storage/upload/initiate"] == [one.line.split()[1].partition("?")[0] for one in server.requests]
+
+
 def test_a_status_stream_that_is_cut_is_followed_by_questions(node) -> None:
     script = (
         FAL
@@ -516,8 +546,8 @@ def test_a_blob_is_uploaded_and_a_url_stands_for_it_in_an_input(node) -> None:
     put = next(request for request in server.requests if b"hello" == request.body)
     assert "text/plain" == put.headers["content-type"]
     assert "authorization" not in put.headers
-    first = next(request for request in server.requests if request.line.split()[:2] == initiate)
-    assert {"content_type": "text/plain", "file_name": "a.txt"} == json.loads(first.body)
+    told_of = [json.loads(request.body) for request in server.requests if request.line.split()[:2] == initiate]
+    assert 2 == told_of.count({"content_type": "text/plain", "file_name": "a.txt"})
     run = next(request for request in server.requests if "/me/app" in request.line)
     url = "http://files/1"
     assert {"files": [url, url], "nested": {"blob": url, "n": 0, "no": None}} == json.loads(run.body)

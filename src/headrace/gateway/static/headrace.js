@@ -201,9 +201,8 @@ export class FalStream {
       this.#tell("done", this.#last);
       return this.#last;
     } catch (failure) {
-      const isLeft = this.#signal.aborted;
-      const error = isLeft ? this.#signal.reason : failure;
-      if (isLeft || error instanceof ProtocolError) this.#sayFarewell().catch(() => {}); // a courtesy
+      const [isLeft, error] = this.#signal.aborted ? [true, this.#signal.reason] : [false, failure];
+      if (this.#plan.isOwn && (isLeft || error instanceof ProtocolError)) this.#sayFarewell().catch(() => {});
       if (!isLeft) this.#queue.close();
       this.requestId ??= error?.requestId ?? null;
       this.#tell("error", error);
@@ -214,7 +213,7 @@ export class FalStream {
   async #read(timeout) { // one connection, to its end
     const silence = new AbortController();
     const call = { ...this.#next(), signal: limited(this.#signal, silence.signal) };
-    let since = performance.now(); // we wait for a byte
+    let [since, isEmpty] = [performance.now(), true]; // we wait for a byte, and there was no event
     const fault = () => new IdleTimeout(`${call.path}: not a byte for ${timeout} ms`, this);
     const look = () => performance.now() - since < timeout || silence.abort(fault());
     const watch = timeout < Infinity && setInterval(look, Math.min(timeout / 8, 1_000));
@@ -224,7 +223,6 @@ export class FalStream {
       const type = status === 200 ? headers.get("content-type") : `status ${status}`;
       if (!EVENT_STREAM.test(type)) throw new ProtocolError(`${call.path} is no stream: ${type}`, this);
       const [reader, decoder] = [body.getReader(), new EventDecoder()];
-      let isEmpty = true;
       for (;;) {
         since = performance.now();
         const { done, value } = await carried(reader.read(), call, this.requestId);
@@ -276,8 +274,7 @@ export class FalStream {
     const isHopeless = this.#failures >= (this.#isAnswered ? TRIES_MAX : FIRST_TRIES_MAX);
     return isHopeless || performance.now() - this.#lostAt > GRACE_MS ? null : backoffMs(this.#failures);
   }
-  async #sayFarewell() { // the server would wait for us; but nobody stops what somebody else began
-    if (!this.#plan.resumes || !this.#plan.isOwn) return;
+  async #sayFarewell() { // a courtesy: the server would wait for us; but nobody stops what somebody else began
     const signal = AbortSignal.timeout(LONGEST_PAUSE_MS);
     if (!this.#isAnswered) { // the call's key finds the request, whose reader's leaving is its end then
       const headers = withHeaders({ "x-headrace-on-disconnect": "cancel" }, Object.fromEntries(this.#first.headers));
@@ -324,11 +321,12 @@ async function jsonOf(settings, input, signal) {
 }
 
 async function callOf(settings, path, { input = {}, method = "POST", queryParams: query, headers, ...options }, ours) {
-  const { hint, priority, startTimeout, abortSignal, signal = abortSignal } = options;
+  const { webhookUrl: fal_webhook, hint, priority, startTimeout, abortSignal, signal = abortSignal } = options;
   const own = { "x-fal-runner-hint": hint, "x-fal-queue-priority": priority, "x-fal-request-timeout": startTimeout };
   const all = withHeaders(headers, { ...own, ...ours });
   const json = method.toUpperCase() === "GET" ? undefined : await jsonOf(settings, input, signal);
-  return { method: method.toUpperCase(), path, query, json, headers: all, signal };
+  signal?.throwIfAborted(); // who leaves during the uploads has called nothing
+  return { method: method.toUpperCase(), path, query: { ...query, fal_webhook }, json, headers: all, signal };
 }
 
 export function createFalClient(settings = {}) {
@@ -339,6 +337,8 @@ export function createFalClient(settings = {}) {
   }, call.signal);
   const at = (id, { requestId, abortSignal: signal, logs }, ...action) =>
     ({ path: `queue/${requestPath(id, requestId, ...action)}`, query: { logs: logs ? 1 : undefined }, signal });
+  const submission = (id, options = {}) =>
+    callOf(settings, `queue/${endpointOf(id).whole}`, options, { "idempotency-key": newKey() });
   /** By the server's stream of them until that is cut; else by asking. Log lines are always all there are so far. */
   async function* statuses(id, { mode, pollInterval = 500, ...options }) {
     const lines = [];
@@ -351,11 +351,7 @@ export function createFalClient(settings = {}) {
   }
 
   const queue = {
-    async submit(id, { webhookUrl: fal_webhook, ...options } = {}) {
-      const all = { ...options, queryParams: { ...options.queryParams, fal_webhook } };
-      const call = await callOf(settings, `queue/${endpointOf(id).whole}`, all, { "idempotency-key": newKey() });
-      return (await asking(call, 3, true)).data;
-    },
+    submit: async (id, options) => (await asking(await submission(id, options), 3, true)).data,
     status: async (id, options) => (await asking(at(id, options, "status"), QUEUE_TRIES_MAX, true)).data,
     result: async (id, options) => asking(at(id, options), QUEUE_TRIES_MAX),
     cancel: async (id, options) => void (await asking({ ...at(id, options, "cancel"), method: "PUT" }, 3)),
@@ -375,7 +371,7 @@ export function createFalClient(settings = {}) {
     async stream(id, { path = /\/stream\/*$/.test(id) ? "" : "/stream", resume = false, ...options } = {}) {
       const ours = { "idempotency-key": newKey(), "x-headrace-on-disconnect": "grace:30", "x-headrace-event-ids": "1" };
       const call = await callOf(settings, endpointOf(id, path).whole, options, resume ? ours : {});
-      return new FalStream(settings, call, { ...options, id, resumes: resume, isOwn: true });
+      return new FalStream(settings, call, { ...options, id, resumes: resume, isOwn: resume });
     },
     async attach(id, { requestId, token, resume = true, ...options }) {
       const [path, query] = [requestPath(id, requestId, "stream"), { fal_jwt_token: token }];
@@ -384,13 +380,17 @@ export function createFalClient(settings = {}) {
     },
     async subscribe(id, { onEnqueue, onQueueUpdate, timeout, abortSignal, ...options } = {}) {
       const own = { ...options, abortSignal: limited(abortSignal, after(timeout)) };
-      const { request_id: requestId } = await queue.submit(id, own);
+      const call = await submission(id, own);
+      const submitted = asking(call, 3, true);
       try {
+        const { request_id: requestId } = (await submitted).data;
         onEnqueue?.(requestId);
         await queue.subscribeToStatus(id, { ...own, requestId, onQueueUpdate });
         return await queue.result(id, { ...own, requestId });
-      } catch (error) {
-        if (own.abortSignal.aborted) queue.cancel(id, { requestId }).catch(() => {}); // it is of no use to anybody
+      } catch (error) { // the request is of no use to anybody; its call, sent again, tells an id that nobody heard
+        const heard = () => submitted.catch(() => asking({ ...call, signal: after(SILENCE_MS) }, 3, true));
+        const cancel = ({ data }) => queue.cancel(id, { requestId: data.request_id });
+        if (own.abortSignal.aborted) heard().then(cancel).catch(() => {});
         throw error;
       }
     },
