@@ -183,6 +183,39 @@ def test_an_error_on_the_way_is_told_and_what_came_before_stays(server, page, co
     assert card(page).locator(".text").inner_text() == "so far so good"
 
 
+def test_items_of_odd_shapes_are_shown_as_far_as_they_go(server, page):
+    open_app(page, server.url, "/odd")
+    page.get_by_label("Wait for").fill("odd")
+
+    press(page, "Stream")
+    expect(card(page).locator(".progress")).to_be_visible()
+    assert card(page).locator("progress").evaluate("bar => bar.value") == 0
+    let_go(server, "odd")
+
+    card(page, "done")
+    assert card(page).locator(".text").inner_text() == "still here"
+    expect(card(page).locator(".pictures img")).to_have_count(1)
+    expect(card(page).locator("audio")).to_have_count(0)
+    lines = [line.strip() for line in card(page).locator(".logs pre").text_content().splitlines()]
+    assert ["null", "a bare line", "at no time"] == lines[:3]
+    assert figure(page, "events") == "5"
+
+
+def test_a_fault_in_drawing_is_reported_and_ends_neither_the_stream_nor_the_rest(server, page, complaints):
+    complaints.expect("the pen is broken")
+    complaints.expect("the log is full")
+    open_app(page, server.url, "/odd")
+    page.evaluate("""() => {
+        CharacterData.prototype.appendData = () => { throw new Error("the pen is broken"); };
+        HTMLPreElement.prototype.append = (...lines) => { if (lines.length) throw new Error("the log is full"); };
+    }""")
+
+    press(page, "Stream")
+
+    card(page, "done")
+    assert figure(page, "events") == "5"
+
+
 def test_ten_thousand_fast_events_do_not_freeze_the_page(server, page):
     open_app(page, server.url, "/fast")
 

@@ -128,6 +128,16 @@ class Shows(headrace.App, name="test/shows", max_multiplexing=8):
             "file": {"url": "javascript:alert(1)", "file_name": script},
         }
 
+    @headrace.endpoint("/odd")
+    def odd(self, input: Text) -> Iterator[Any]:
+        """What a page might not expect of an item."""
+        yield {"token": "still", "images": [None, "", {"url": picture(9)}], "audio": ""}
+        yield {"logs": [None, "a bare line", {"message": "at no time", "timestamp": 7}, {}]}
+        yield None
+        yield {"progress": 0}
+        wait_for(input.wait_for)
+        yield {"token": " here"}
+
     @headrace.endpoint("/only-run")
     def only_run(self, input: Text) -> dict[str, Any]:
         return {"output": input.prompt.upper()}

@@ -1,11 +1,10 @@
 // One request on the page: how it is, what it made, its events and figures, and links to it.
 import { make, tokenFor } from "./calls.js";
-import { copyButton, h, newId, seconds } from "./dom.js";
+import { attempt, copyButton, h, newId, seconds } from "./dom.js";
 import { Events } from "./events.js";
 import { Plot } from "./plot.js";
 import { Show } from "./show.js";
 
-const TITLES = { run: "Run", stream: "Stream", queue: "Queue", watch: "Watching" };
 const ENDS = { stopped: "Stopped after", failed: "Failed after", done: "Done in" };
 const LOG_LINES_MAX = 500;
 const SPEAK_EVERY_MS = 3_000; // of progress, to whoever listens to the page
@@ -34,14 +33,14 @@ export class Card {
   #name = h("code.request-id");
   #foot = h("footer", { hidden: true }, this.#plot.element, this.#name);
 
-  /** `call` is what `calls.make` takes, and whether it `needsKey`. */
+  /** `call` is what `calls.make` takes, its title, and whether it `needsKey`. */
   constructor(call) {
     this.#call = call;
     if (call.view === "watch") this.#stopButton.textContent = "Leave";
     this.#raw.open = call.view !== "run" && matchMedia("(min-width: 60rem)").matches;
     const id = newId("call");
     this.element = h("article.panel.card", { "data-state": "live", "aria-labelledby": id },
-      h("header", h("h2", { id }, TITLES[call.view]), this.#state, this.#spoken,
+      h("header", h("h2", { id }, call.title), this.#state, this.#spoken,
         h("div.tools", this.#share, this.#stopButton, this.#close)),
       this.#links,
       h("div.split", h("div", this.#failure, this.#show.element, this.#logs), this.#raw),
@@ -54,10 +53,15 @@ export class Card {
 
   /** Make the call and follow it to its end. Resolves with the error that ended it, or null. */
   async follow() {
-    const on = { id: (id) => this.#know(id), state: (text) => this.#tell(text), event: (item) => this.#take(item), log: (line) => this.#say(line) };
+    const on = {
+      id: (id) => this.#know(id),
+      state: (text) => this.#tell(text),
+      event: (item) => attempt(() => this.#take(item)),
+      log: (line) => attempt(() => this.#say(line)),
+    };
     const failure = await make(this.#call, on, this.#stop.signal).then(() => null, (error) => error);
     const state = this.#stop.signal.aborted ? "stopped" : failure ? "failed" : "done";
-    this.#show.end();
+    attempt(() => this.#show.end());
     this.element.dataset.state = state;
     this.#tell(`${ENDS[state]} ${seconds(performance.now() - this.#began)}`);
     this.#stopButton.hidden = true;
@@ -80,13 +84,14 @@ export class Card {
   #take(item) {
     const at = performance.now() - this.#began;
     this.#tell("Streaming");
+    this.#raw.hidden = false;
+    this.#events.add(item, at);
+    if (this.#call.view !== "run") this.#plot.add(at);
+    if (!item) return; // there is nothing to show of null
     if (item.type === "rollback") {
       this.#show.clear();
       this.#say({ message: `Attempt ${item.attempt} begins; what came before does not count.` });
     } else this.#show.add(item);
-    this.#raw.hidden = false;
-    this.#events.add(item, at);
-    if (this.#call.view !== "run") this.#plot.add(at);
     for (const line of [item.logs ?? []].flat()) this.#say(line);
     if (typeof item.message === "string" && at - this.#spokenAt > SPEAK_EVERY_MS) {
       this.#spokenAt = at;
@@ -94,9 +99,10 @@ export class Card {
     }
   }
 
-  #say({ timestamp = "", message }) {
+  #say(line) {
+    const { timestamp, message = line } = line ?? {};
     this.#logs.hidden = false;
-    this.#log.append(`${timestamp.slice(11, 19)} ${message}\n`);
+    this.#log.append(`${timestamp?.slice?.(11, 19) ?? ""} ${message}\n`);
     if (this.#log.childNodes.length > LOG_LINES_MAX) this.#log.firstChild.remove();
   }
 

@@ -24,12 +24,19 @@ let serial = 0;
 
 export const newId = (word) => `${word}-${++serial}`;
 
+/** Do a job. What it throws is reported like any fault of the page's, and stops nothing else. */
+export function attempt(job) {
+  try {
+    job();
+  } catch (error) { reportError(error); }
+}
+
 const waiting = new Set();
 
 function work() {
   const now = [...waiting];
   waiting.clear();
-  for (const job of now) job();
+  now.forEach(attempt);
 }
 
 /** Run `job` with the next frame, once however often it is asked for. */
@@ -41,7 +48,7 @@ export function nextFrame(job) {
 
 /** The URL if a page may show or link it, else null: a model's word must not become a script. */
 export function safeUrl(text) {
-  const url = typeof text === "string" && URL.canParse(text, location.href) && new URL(text, location.href);
+  const url = text && typeof text === "string" && URL.canParse(text, location.href) && new URL(text, location.href);
   return url && ["https:", "http:", "data:", "blob:"].includes(url.protocol) ? url.href : null;
 }
 

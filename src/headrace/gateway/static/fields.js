@@ -4,7 +4,7 @@ import { h, newId } from "./dom.js";
 import { mediaOf, startOf } from "./schema.js";
 
 /** A label, the control, a hint, and room for what is wrong with it. */
-function framed({ name, label, schema }, control, around = control) {
+export function framed({ name, label, schema }, control, around = control) {
   control.id = newId(name);
   const problem = h("p.problem", { id: newId(name) });
   const hint = h("p.hint", { id: newId(name) }, schema.description ?? "");
@@ -59,9 +59,13 @@ function boolean(given) {
   return { ...field, get: () => box.checked, set: (value) => { box.checked = value === true; } };
 }
 
+/** The value of what is chosen is its place among the labels. */
+export const selectOf = (labels, required) => h("select",
+  required ? [] : h("option", { value: "" }, "–"), labels.map((label, at) => h("option", { value: at }, `${label}`)));
+
 function choice(given) {
   const { schema, required } = given;
-  const select = h("select", required ? [] : h("option", { value: "" }, "–"), schema.enum.map((value, at) => h("option", { value: at }, value)));
+  const select = selectOf(schema.enum, required);
   const set = (value) => { select.selectedIndex = Math.max(0, schema.enum.indexOf(value) + (required ? 0 : 1)); };
   set(startOf(schema));
   return { ...framed(given, select), get: () => schema.enum[select.value], set };

@@ -1,6 +1,6 @@
 // A form from a JSON schema, and the same input as raw JSON: two views of one value.
-import { h, newId } from "./dom.js";
-import { FIELDS } from "./fields.js";
+import { h } from "./dom.js";
+import { FIELDS, framed, selectOf } from "./fields.js";
 import { follow, labelOf, read, startOf } from "./schema.js";
 
 // Fields before the rest is folded away, and how deep forms nest before JSON is better.
@@ -107,10 +107,9 @@ function union(given, depth) {
     const presets = schema.enum ?? ("const" in schema ? [schema.const] : null);
     return presets?.map((value) => ({ label: value, value })) ?? { label: wordFor(schema), schema };
   });
-  const select = h("select", { id: newId(given.name) }, given.required ? [] : h("option", { value: "" }, "–"),
-    choices.map(({ label }, at) => h("option", { value: at }, label)));
+  const select = selectOf(choices.map(({ label }) => label), given.required);
   const inner = h("div.branch");
-  const problem = h("p.problem");
+  const own = framed(given, select, [select, inner]);
   const chosen = () => choices[select.value];
   const open = () => {
     const one = chosen();
@@ -126,16 +125,15 @@ function union(given, depth) {
   };
   set(startOf(given.schema));
   return {
-    element: h("div.field", h("label", { for: select.id }, given.label), select,
-      given.schema.description && h("p.hint", given.schema.description), inner, problem),
+    ...own,
     get: () => (chosen()?.schema ? chosen().field.get() : chosen()?.value),
     set,
     fail(message, path = []) {
       const { field } = chosen() ?? {};
+      const isBelow = field && (message === "" || path.length);
       // The server's path has the branch's name in it, which the fields have not.
-      if (field && (message === "" || path.length)) field.fail(message, path.length > 1 ? path.slice(1) : path);
-      else problem.textContent = message;
-      if (message === "") problem.textContent = "";
+      if (isBelow) field.fail(message, path.length > 1 ? path.slice(1) : path);
+      own.fail(isBelow ? "" : message);
     },
   };
 }
@@ -143,7 +141,7 @@ function union(given, depth) {
 const wordFor = ({ title, type }) => (title && type === "object" ? `${title} …` : type ?? "other");
 
 function fits({ type }, value) {
-  if (value === undefined || value === null) return false;
+  if ((value ?? null) === null) return false;
   const its = Array.isArray(value) ? "array" : typeof value;
   return type === undefined || type === its || (type === "integer" && its === "number");
 }

@@ -98,7 +98,7 @@ function build(told, schema, wanted) {
 
 /** Put a request on the page and follow it. Resolves with the error that ended it, or null. */
 function start(call) {
-  const card = new Card({ ...call, needsKey });
+  const card = new Card({ title: VIEWS[call.view]?.[0] ?? "Watching", needsKey, ...call });
   const remove = (old) => {
     old.element.remove();
     cards = cards.filter((one) => one !== old);

@@ -9,7 +9,7 @@ const FACTS_MAX = 40;
 
 const part = (name, ...inside) => h(`div.${name}`, { hidden: true }, inside);
 const textIn = (item, names) => names.map((name) => item[name]).find((value) => typeof value === "string");
-const lastWith = (items, names) => items.findLast((item) => names.some((name) => item[name] ?? null !== null));
+const lastWith = (items, names) => items.findLast((item) => names.some((name) => (item[name] ?? null) !== null));
 
 export class Show {
   #items = []; // told, and not yet on the screen
@@ -79,7 +79,7 @@ export class Show {
 
   #drawPictures(item) {
     const given = item.images ?? item.image ?? item.preview ?? [];
-    const urls = [given].flat().map((one) => safeUrl(one.url ?? one)).filter(Boolean);
+    const urls = [given].flat().map((one) => safeUrl(one?.url ?? one)).filter(Boolean);
     urls.forEach((url, at) => {
       this.#frames[at] ??= { image: this.#pictures.appendChild(h("img", { alt: `Picture ${at + 1}` })) };
       sharpen(this.#frames[at], url);

@@ -14,8 +14,8 @@ const LANGUAGES = {
   },
 
   Python({ endpoint, view, input, server }) {
-    const { id, path } = target(endpoint, view);
-    const call = `(${json(id)}, ${python(input)}${path === null ? "" : `, path=${json(path)}`})`;
+    const { id, isWhole } = target(endpoint, view);
+    const call = `(${json(id)}, ${python(input)}${isWhole ? ', path=""' : ""})`;
     const uses = {
       stream: `for event in client.stream${call}:\n    print(event)`,
       run: `print(client.run${call})`,
@@ -25,8 +25,8 @@ const LANGUAGES = {
   },
 
   JavaScript({ endpoint, view, input, server, needsKey }) {
-    const { id, path } = target(endpoint, view);
-    const call = `(${json(id)}, { input: ${json(input)}${path === null ? "" : `, path: ${json(path)}`} })`;
+    const { id, isWhole } = target(endpoint, view);
+    const call = `(${json(id)}, { input: ${json(input)}${isWhole ? ', path: ""' : ""} })`;
     const uses = {
       stream: `const stream = await fal.stream${call};\nfor await (const event of stream) console.log(event);`,
       run: `const { data } = await fal.run${call};\nconsole.log(data);`,
@@ -37,11 +37,11 @@ const LANGUAGES = {
   },
 };
 
-/** The id and, where the default does not lead there, the path that a client is called with. */
+/** The id that a client is called with, and whether it is the whole path of a stream. */
 function target({ views }, view) {
   const full = views[view].replace(/^\/(queue\/)?/, "");
-  if (view !== "stream") return { id: full, path: null };
-  return full.endsWith("/stream") ? { id: full.slice(0, -"/stream".length), path: null } : { id: full, path: "" };
+  const id = view === "stream" ? full.replace(/\/stream$/, "") : full;
+  return { id, isWhole: view === "stream" && id === full };
 }
 
 function python(value, indent = "") {

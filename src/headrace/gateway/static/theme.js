@@ -2,9 +2,8 @@
 {
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-  const kept = localStorage.getItem("headrace.theme");
-  if (kept) root.dataset.theme = kept;
+  const isDark = () => (root.style.colorScheme || (system.matches ? "dark" : "light")) === "dark";
+  root.style.colorScheme = localStorage.getItem("headrace.theme");
 
   addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
@@ -12,7 +11,7 @@
     tell();
     system.addEventListener("change", tell);
     button.addEventListener("click", () => {
-      localStorage.setItem("headrace.theme", root.dataset.theme = isDark() ? "light" : "dark");
+      localStorage.setItem("headrace.theme", root.style.colorScheme = isDark() ? "light" : "dark");
       tell();
     });
   });
