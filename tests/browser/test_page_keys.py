@@ -1,11 +1,13 @@
 """How a tab gets its key and where it keeps it; and links that let others watch one request."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.support.official import key_of
+from tests.support.official import key_of, users_environment
 from tests.support.server import PATIENCE_S, ROOT, running_server
 
 SHOWS = ROOT / "tests/browser/models/shows.py"
@@ -27,6 +29,14 @@ def server():
 
 def new_link(server) -> str:
     return server.post("/v1/page-link", {}, {"Authorization": f"Key {key_of(server)}"}).json["url"]
+
+
+def another_key(server) -> str:
+    command = [sys.executable, "-m", "headrace", "keys", "create", "--data-dir", str(server.folder / "data")]
+    made = subprocess.run(
+        command, env=users_environment(server), capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    return made.stdout.strip()
 
 
 def finished(page: Page):
@@ -136,6 +146,19 @@ def test_a_link_with_a_token_shows_one_request_to_who_has_no_key(server, page, b
     guest.goto(re.sub("&token=.*", "", field.input_value()))
     expect(guest.get_by_role("heading", name="A key, please")).to_be_visible()
     others.close()
+
+
+def test_a_link_with_a_token_goes_by_it_in_a_tab_that_has_another_key_too(server, page):
+    key = {"Authorization": f"Key {key_of(server)}"}
+    answer = server.post("/test/shows", {"prompt": "not yours"}, key)
+    id_ = answer.headers["x-fal-request-id"]
+    token = server.post(f"/test/shows/requests/{id_}/token", {}, key).json["token"]
+    page.add_init_script(f"sessionStorage.setItem('headrace.key', '{another_key(server)}')")
+
+    page.goto(f"{server.url}/test/shows#request={id_}&token={token}")
+
+    expect(page.get_by_role("heading", name="test/shows")).to_be_visible()
+    assert finished(page).locator(".text").inner_text() == "not yours"
 
 
 def test_a_session_ends_with_the_server(page, complaints):

@@ -57,7 +57,7 @@ export class Card {
       id: (id) => this.#know(id),
       state: (text) => this.#tell(text),
       event: (item) => attempt(() => this.#take(item)),
-      log: (line) => attempt(() => this.#say(line)),
+      log: (line) => this.#say(line),
     };
     const failure = await make(this.#call, on, this.#stop.signal).then(() => null, (error) => error);
     const state = this.#stop.signal.aborted ? "stopped" : failure ? "failed" : "done";

@@ -8,7 +8,7 @@ export function h(name, given = {}, ...children) {
   if (Object.getPrototypeOf(given) !== Object.prototype) return h(name, {}, given, ...children);
   const [tag, ...classes] = name.split(".");
   const element = document.createElement(tag);
-  if (classes.length) element.className = classes.join(" ");
+  element.classList.add(...classes);
   if (tag === "button") element.type = "button";
   for (const [key, value] of Object.entries(given)) {
     if (value === undefined) continue;

@@ -35,7 +35,7 @@ async function open() {
     if (!token) return askForKey(place);
     place.replaceChildren(h("h1", app), results);
   }
-  if (request) start({ view: "watch", app, request, token: key() ? undefined : token });
+  if (request) start({ view: "watch", app, request, token });
 }
 
 function build(told, schema, wanted) {
@@ -96,17 +96,15 @@ function build(told, schema, wanted) {
     h("div.right", results, code.element));
 }
 
-/** Put a request on the page and follow it. Resolves with the error that ended it, or null. */
+/** Put a request on the page and follow it. */
 function start(call) {
   const card = new Card({ title: VIEWS[call.view]?.[0] ?? "Watching", needsKey, ...call });
   const remove = (old) => {
     old.element.remove();
     cards = cards.filter((one) => one !== old);
+    if (!cards.length) results.append(nothing);
   };
-  card.onClose = () => {
-    remove(card);
-    if (cards.length === 0) results.append(nothing);
-  };
+  card.onClose = () => remove(card);
   nothing.remove();
   results.prepend(card.element);
   if (cards.length >= CARDS_MAX) remove(cards.find((one) => !one.isLive));

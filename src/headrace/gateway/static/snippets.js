@@ -3,7 +3,7 @@ import { copyButton, h } from "./dom.js";
 
 const json = (value) => JSON.stringify(value, null, 2);
 
-/** By language: the text of {endpoint, view, input, server, needsKey}. */
+/** By language: the text of {endpoint, view, input, server, needsKey} and what `withTarget` adds. */
 const LANGUAGES = {
   curl({ endpoint, view, input, server, needsKey }) {
     const body = json(input).replaceAll("'", `'\\''`).replaceAll("\n", "\n  ");
@@ -13,8 +13,7 @@ const LANGUAGES = {
     ].filter(Boolean).join(" \\\n  ");
   },
 
-  Python({ endpoint, view, input, server }) {
-    const { id, isWhole } = target(endpoint, view);
+  Python({ id, isWhole, view, input, server }) {
     const call = `(${json(id)}, ${python(input)}${isWhole ? ', path=""' : ""})`;
     const uses = {
       stream: `for event in client.stream${call}:\n    print(event)`,
@@ -24,8 +23,7 @@ const LANGUAGES = {
     return `import headrace\n\nclient = headrace.Client(url=${json(server)})\n${uses[view]}`;
   },
 
-  JavaScript({ endpoint, view, input, server, needsKey }) {
-    const { id, isWhole } = target(endpoint, view);
+  JavaScript({ id, isWhole, view, input, server, needsKey }) {
     const call = `(${json(id)}, { input: ${json(input)}${isWhole ? ', path: ""' : ""} })`;
     const uses = {
       stream: `const stream = await fal.stream${call};\nfor await (const event of stream) console.log(event);`,
@@ -37,11 +35,11 @@ const LANGUAGES = {
   },
 };
 
-/** The id that a client is called with, and whether it is the whole path of a stream. */
-function target({ views }, view) {
-  const full = views[view].replace(/^\/(queue\/)?/, "");
-  const id = view === "stream" ? full.replace(/\/stream$/, "") : full;
-  return { id, isWhole: view === "stream" && id === full };
+/** With the id that a client is called with, and whether it is the whole path of a stream. */
+function withTarget(call) {
+  const id = call.endpoint.views[call.view].replace(/^\/(queue\/)?/, "");
+  if (call.view !== "stream") return { ...call, id };
+  return { ...call, id: id.replace(/\/stream$/, ""), isWhole: !id.endsWith("/stream") };
 }
 
 function python(value, indent = "") {
@@ -62,7 +60,7 @@ export function snippets(call) {
   const update = () => {
     for (const tab of tabs) tab.setAttribute("aria-pressed", tab.textContent === language);
     try {
-      code.textContent = LANGUAGES[language](call());
+      code.textContent = LANGUAGES[language](withTarget(call()));
     } catch { /* the last call that was one stays */ }
   };
   const element = h("section.panel.snippets", { "aria-labelledby": "same-call" },
