@@ -104,6 +104,16 @@ def test_every_kind_of_field_is_sent_as_the_schema_has_it(form, page):
     }
 
 
+def test_what_may_be_true_or_false_or_nothing_is_a_choice(form, page):
+    public = form.get_by_label("Is public")
+    assert ["–", "true", "false"] == public.locator("option").all_inner_texts()
+
+    for label, value in (("true", True), ("false", False), ("–", None)):
+        public.select_option(label=label)
+        assert sent(page).get("is_public") is value
+    assert "is_public" not in sent(page)
+
+
 def test_the_same_input_can_be_written_as_json_and_back(form, page):
     form.get_by_label("Steps", exact=True).fill("9")
     toggle = page.get_by_role("button", name="JSON", exact=True)

@@ -44,6 +44,7 @@ class Everything(BaseModel):
     tags: list[str] = []
     extra: dict[str, Any] | None = None
     image_url: str | None = None
+    is_public: bool | None = None
 
 
 def picture(grey: int, side: int = 24) -> str:

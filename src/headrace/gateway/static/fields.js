@@ -53,7 +53,11 @@ function number(given) {
 }
 
 function boolean(given) {
-  const box = h("input.switch", { type: "checkbox", checked: startOf(given.schema) === true });
+  const { schema, required } = given;
+  const start = startOf(schema);
+  // A switch cannot be left out.
+  if (!required && start === undefined) return choice({ ...given, schema: { ...schema, enum: [true, false] } });
+  const box = h("input.switch", { type: "checkbox", checked: start === true });
   const field = framed(given, box);
   field.element.classList.add("field-switch");
   return { ...field, get: () => box.checked, set: (value) => { box.checked = value === true; } };
