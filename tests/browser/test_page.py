@@ -151,6 +151,45 @@ def test_stop_ends_the_model_and_keeps_what_there_is(server, page):
     )
 
 
+def test_stop_before_a_submit_is_answered_ends_the_request_that_it_made(server, page):
+    open_app(page, server.url)
+    page.get_by_label("Wait for").fill("nobody-ever-writes-this")
+    answers = []
+
+    def hold_back(route) -> None:
+        answers.append((route, route.fetch()))
+
+    page.route("**/queue/test/shows", hold_back)
+    press(page, "Queue")
+    with page.expect_request("**/cancel") as cancel:
+        card(page, "live").get_by_role("button", name="Stop").click()
+        eventually(lambda: page.wait_for_timeout(20) or answers, "the submit has its answer")
+        route, answer = answers[0]
+        route.fulfill(response=answer)
+
+    card(page, "stopped")
+    assert f"/requests/{answer.json()['request_id']}/cancel" in cancel.value.url
+
+
+def test_a_queued_request_that_cannot_be_followed_is_told_no_status_any_more(server, page, complaints):
+    complaints.expect("404")
+    complaints.allow("ERR_")
+    told = []
+    page.route("**/queue/**/status/stream*", lambda route: told.append(route))  # and no answer
+    page.route(
+        re.compile(r"/shows/requests/[^/]+/stream"),
+        lambda route: route.fulfill(status=404, json={"detail": "gone"}),
+    )
+    open_app(page, server.url)
+
+    with page.expect_event("requestfailed", lambda request: "/status/stream" in request.url):
+        press(page, "Queue")
+
+    card(page, "failed")
+    assert 1 == len(told)
+    assert card(page).locator(".state").inner_text().startswith("Failed after")
+
+
 def test_a_stream_that_is_cut_goes_on_without_a_gap(server, page, complaints):
     complaints.allow("ERR_")
     words = " ".join(f"w{n}" for n in range(40))

@@ -5,6 +5,7 @@ import { ask, key } from "./session.js";
 // A browser opens six connections to one HTTP/1.1 server; a page that held them all could not even stop a stream.
 export const STREAMS_MAX = 4;
 let streams = 0;
+const LAST_WORDS_MS = 3_000; // for the log of a request that is over
 const costOf = (view) => (view === "queue" ? 2 : 1); // its events, and its status
 
 export const begin = () => fal.config({ baseUrl: location.origin, ...(key() && { credentials: key() }) });
@@ -36,10 +37,17 @@ const VIEWS = {
 
   async queue({ app, endpoint, input }, on, signal) {
     const { request_id: request } = await fal.queue.submit(endpoint.views.queue.slice("/queue/".length), { input });
-    signal.addEventListener("abort", () => fal.queue.cancel(app, { requestId: request }).catch(() => {}));
-    const told = tellStatus(app, request, on, signal).catch(() => {}); // the events say what is wrong
-    await VIEWS.watch({ app, request }, on, signal);
-    await told;
+    const cancel = () => fal.queue.cancel(app, { requestId: request }).catch(() => {});
+    if (signal.aborted) cancel(); // before there was an id
+    signal.addEventListener("abort", cancel);
+    const over = new AbortController();
+    const told = tellStatus(app, request, on, over.signal).catch(() => {}); // the events say what is wrong
+    try {
+      await VIEWS.watch({ app, request }, on, signal);
+    } finally {
+      setTimeout(() => over.abort(), LAST_WORDS_MS);
+      await told;
+    }
   },
 
   async watch({ app, request, token }, on, signal) {
