@@ -11,6 +11,7 @@ This is the one file that knows every room of the server. It owns signals and ta
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import gc
@@ -57,7 +58,7 @@ from headrace.gateway.uploads import UploadView
 from headrace.gateway.webhooks import WebhookView
 from headrace.outbound.exchange import Outbound
 from headrace.store.blobs import BlobStore
-from headrace.store.port import RequestStore
+from headrace.store.port import RequestStore, StoreBusy, StoreUnavailable
 from headrace.store.token_file import TokenFile
 from headrace.store.webhook_key import WebhookKey
 from headrace.supervisor.catalog import Catalog, LoadFault, load_all, unload
@@ -164,44 +165,56 @@ class Node:
         """Build, serve until told to stop, drain, take down."""
         meters = Meters()
         catalog = await _load(self._config, meters, self._guardian)
-        try:
-            sockets = self._sockets()
-            door, page = self._door()
-            files = open_files(self._config)
-            store = open_store(self._config)
-        except BaseException:
-            await catalog.unload()
-            raise
-        dispatcher = Dispatcher(catalog, meters, node=secrets.randbits(16), limits=self._limits)
-        queue = Queue(store, dispatcher, self._limits)
-        rooms, outbox = self._rooms(queue, dispatcher, store, files, meters)
-        gateway = Gateway(rooms, door, self._limits)
-        listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
-        meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
-        meters.watch(lambda: _file_readings(files, rooms.uploads.uploads))
-        await queue.open()
-        for sock, context in sockets:
-            await listeners.open(sock, context)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(catalog.run(reload=self._config.reload), name="catalog"),
-                group.create_task(listeners.keep_date(), name="date"),
-                group.create_task(dispatcher.hold_within_bounds(), name="memory"),
-                group.create_task(queue.run(), name="queue"),
-                group.create_task(outbox.run(), name="webhooks"),
-                group.create_task(files.run(), name="files"),
-                group.create_task(rooms.uploads.run(), name="uploads"),
-            ]
-            _keep_what_is_loaded()
-            self._announce(catalog.routes, page)
-            self._watch_signals()
-            await self._stop_asked.wait()
-            await self._drain(dispatcher, listeners)
-            for task in tasks:
-                task.cancel()
-        await files.close()
-        await store.close()
+        async with contextlib.AsyncExitStack() as opened:
+            try:
+                sockets = self._sockets()
+                door, page = self._door()
+                # The store first: it has the lock on DATA_DIR, and nothing of another node's may be touched.
+                store = open_store(self._config)
+                opened.push_async_callback(store.close)
+                files = open_files(self._config)
+                opened.push_async_callback(files.close)
+                dispatcher = Dispatcher(catalog, meters, node=secrets.randbits(16), limits=self._limits)
+                queue = Queue(store, dispatcher, self._limits)
+                rooms, outbox = self._rooms(queue, dispatcher, store, files, meters)
+                gateway = Gateway(rooms, door, self._limits)
+                listeners = Listeners(gateway, self._guard(), self._limits, dispatcher.new_id)
+                await self._take_over(queue)
+                for sock, context in sockets:
+                    await listeners.open(sock, context)
+            except BaseException:
+                await catalog.unload()
+                raise
+            meters.watch(lambda: [Reading("headrace_connections", {}, listeners.connections)])
+            meters.watch(lambda: _file_readings(files, rooms.uploads.uploads))
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(catalog.run(reload=self._config.reload), name="catalog"),
+                    group.create_task(listeners.keep_date(), name="date"),
+                    group.create_task(dispatcher.hold_within_bounds(), name="memory"),
+                    group.create_task(queue.run(), name="queue"),
+                    group.create_task(outbox.run(), name="webhooks"),
+                    group.create_task(files.run(), name="files"),
+                    group.create_task(rooms.uploads.run(), name="uploads"),
+                ]
+                _keep_what_is_loaded()
+                self._announce(catalog.routes, page)
+                self._watch_signals()
+                await self._stop_asked.wait()
+                await self._drain(dispatcher, listeners)
+                for task in tasks:
+                    task.cancel()
         return 0
+
+    async def _take_over(self, queue: Queue) -> None:
+        """Have the queue take over what a node before us left."""
+        try:
+            await queue.open()
+        except (StoreUnavailable, StoreBusy) as fault:
+            raise StartFault(
+                f"{self._config.data_dir}: what is queued there cannot be taken over ({fault}); check the disk, "
+                "or choose another folder with --data-dir"
+            ) from None
 
     def _rooms(
         self, queue: Queue, dispatcher: Dispatcher, store: RequestStore, files: BlobStore, meters: Meters

@@ -1,15 +1,21 @@
 """How a server starts, and how it says why it does not: faults by file and line, before anything listens."""
 
+import asyncio
+import contextlib
 import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 
 import pytest
 
+from headrace.store.sqlite.file import FILE_NAME
+from headrace.supervisor.attempt import NODE
 from tests.support.server import ZOO, eventually, running_server
+from tests.support.stores import a_request, a_store
 
 GOOD = """
 import headrace
@@ -141,6 +147,31 @@ def test_a_taken_port_is_told_with_the_next_free_one(tmp_path):
     free = int(re.search(r"--port (\d+)", told.stderr)[1])
     assert f"port {port} on 127.0.0.1 is in use" in told.stderr
     assert free > port
+
+
+def test_a_store_that_fails_as_it_is_taken_over_is_told_in_one_line_with_status_2(tmp_path):
+    (tmp_path / "good.py").write_text(GOOD)
+    data = tmp_path / "data"
+    asyncio.run(_leave_an_attempt(data))
+    with contextlib.closing(sqlite3.connect(data / FILE_NAME)) as connection:
+        connection.execute(
+            "CREATE TRIGGER breaks BEFORE UPDATE ON requests BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+        )
+
+    told = headrace("serve", "good.py", "--port", "0", "--no-auth", "--data-dir", str(data), cwd=tmp_path)
+
+    assert (told.returncode, "serves on" in told.stdout) == (2, False)
+    assert "Traceback" not in told.stderr
+    assert f"headrace: {data}: what is queued there cannot be taken over" in told.stderr.splitlines()[-1]
+    assert "disk I/O error" in told.stderr.splitlines()[-1]
+
+
+async def _leave_an_attempt(data):
+    """Leave what a node leaves that dies while it works: a request that is its own."""
+    async with a_store(data) as store:
+        new = a_request(app="me/good")
+        await store.submit(new)
+        await store.start(new.id, node=NODE, lease_until=2_000.0, at=1_000.0)
 
 
 FAILS_THEN_WORKS = """

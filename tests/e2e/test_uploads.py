@@ -216,6 +216,20 @@ def test_who_did_not_hear_that_it_is_complete_may_ask_again(server):
     assert unfinished(server) == []
 
 
+def test_a_second_node_on_the_same_folder_is_refused_and_takes_no_parts_away(server):
+    urls = promised(server, "initiate-multipart")
+    part = put(server, below(urls["upload_url"], 1), b"x" * 1_000).json
+    folder = str(server.folder / "data")
+    command = [sys.executable, "-m", "headrace", "serve", str(MODEL), "--port", "0", "--no-auth"]
+
+    second = subprocess.run([*command, "--data-dir", folder], capture_output=True, text=True, timeout=60)
+    completed = server.post(below(urls["upload_url"], "complete"), {"parts": [part]})
+
+    assert (second.returncode, completed.status) == (2, 200)
+    assert f"process {server.process.pid} serves from it" in second.stderr
+    assert server.request("GET", urls["file_url"]).body == b"x" * 1_000
+
+
 @pytest.mark.parametrize(
     ("parts", "status"),
     [([], 422), ([{"partNumber": 2, "etag": "x"}], 422), ([{"partNumber": 1, "etag": "wrong"}], 422), (None, 422)],
