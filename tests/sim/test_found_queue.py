@@ -158,6 +158,20 @@ def test_a_request_that_is_cancelled_behind_a_start_whose_answer_is_lost_ends():
     assert ["client_cancelled"] == world.endings()
 
 
+def test_a_request_that_is_cancelled_while_its_body_is_fetched_is_given_to_no_runner():
+    class Fetches(QueueScene):
+        async def storm(self):
+            self.disk.read_s = lambda: 0.5  # its body is too large to wait in memory
+            self.caller((0.3, "cancel"), body=b'{"valid":true,"pad":"%b"}' % (b"x" * 20_000))
+            await asyncio.sleep(20)
+
+    world = Fetches()
+    world.run()
+
+    assert ["client_cancelled"] == world.endings()
+    assert [] == next(iter(world.records.all.values())).runs
+
+
 # --- clocks -----------------------------------------------------------------------------------------------------
 
 

@@ -190,8 +190,10 @@ class Queue:
         elif met in {Cancelling.DEQUEUED, Cancelling.REQUESTED}:
             if met is Cancelling.DEQUEUED:
                 self.leave(ticket)
-            if ticket.live is not None:
-                ticket.live.cancel(error.type, error.message)
+            # One that has begun may still fetch its body, and be known to nobody: its attempt finds it cancelled.
+            live = self.live_of(ticket) if met is Cancelling.REQUESTED else ticket.live
+            if live is not None:
+                live.cancel(error.type, error.message)
             ticket.tell()
         return met
 
