@@ -107,6 +107,23 @@ def test_the_deadline_of_a_request_that_is_not_retried_is_told_when_it_is_kept()
     assert "request_timeout" == world.told("stream")[0].error["type"]
 
 
+def test_a_runner_is_not_kept_for_a_queued_request_whose_deadline_has_passed():
+    class Hangs(QueueScene):
+        def course(self):
+            return Course(end="never", on_cancel="stuck")
+
+        async def storm(self):
+            self.caller(headers={"x-fal-no-retry": "1"})
+            await asyncio.sleep(100)
+
+    world = Hangs(request_timeout=30.0)
+    world.run()
+
+    ended = next(iter(world.records.all.values()))
+    assert ["request_timeout"] == world.endings()
+    assert ended.ended_at < 30 + QUIET.cancel_grace_s + QUIET.kill_grace_s + 1
+
+
 # --- answers of the store that are lost -------------------------------------------------------------------------
 
 

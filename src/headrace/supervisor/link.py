@@ -19,6 +19,7 @@ from headrace.core.file_room import FileRoom
 from headrace.core.frames import BadFrame, FrameReader, Kind
 from headrace.core.limits import Limits
 from headrace.core.replay import Overrun
+from headrace.core.request import State
 from headrace.core.spec import AppSpec
 from headrace.supervisor.request_log import SETTLE_S, RequestLog
 from headrace.supervisor.streams import LiveRequest
@@ -67,7 +68,7 @@ class RunnerLink(asyncio.Protocol):
     @property
     def holds_wanted(self) -> bool:
         """Whether it holds a request that somebody still wants."""
-        return any(not live.is_over for live in self._streams.values())
+        return any(live.state is State.RUNNING for live in self._streams.values())
 
     # --- down -------------------------------------------------------------------------------------------
 
