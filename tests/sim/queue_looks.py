@@ -68,11 +68,11 @@ class QueueLooks:
         self._that(lapsed_s <= _LATE_S, f"the lease of {record.id} has lapsed for {lapsed_s:.3f} s")
 
     def _check_lines(self, now: float) -> None:
-        """Nobody stands in line while there is a slot to spare."""
+        """Nobody stands in line while there is a slot to spare, unless the store has just failed, and is let be."""
         node = self._world.node
         for app, pool in node.catalog.pools.items():
             stands = node.queue.queued(app)
-            has_room = not pool._waiting and pool._free > pool._reserved
+            has_room = not pool._waiting and pool._free > pool._reserved and self._world.disk.calm_s > _LATE_S
             self._that(not (stands and has_room), f"{stands} stand in line for {app}, which has a slot to spare")
         self._that(
             sum(map(len, node.queue._lines.values())) <= len(node.queue._tickets),

@@ -12,6 +12,8 @@
     streams    a live request: its state, its log, the readers of it; past: those that have ended, for a while
     deadlines  of requests that have their slots; shared_timer: one timer for many of them
     devices    who has which GPU
+    queue      the durable requests; tickets, attempt, recorder: one of them in memory, tried, and kept
+    unanswered what a store that fails did not say; outbox: the webhooks that are due
     meters     what is counted
 
 An event's way: `link.data_received` → `LiveRequest.replay.append` → `reader.wake()` → the gateway's writer.

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 from headrace.core.errors import RequestError
 from headrace.core.request import FINAL, RequestId, State
 from headrace.store.port import Outcome, StoreBusy, StoreUnavailable
-from headrace.supervisor.recorder import ASK_AGAIN_S, Recorder
+from headrace.supervisor.recorder import Recorder
 from headrace.supervisor.request_log import RequestLog
 from headrace.supervisor.tickets import outcome_of, settle
+from headrace.supervisor.unanswered import ASK_AGAIN_S, ask
 
 if TYPE_CHECKING:
     from headrace.supervisor.pool import Pool
@@ -45,12 +46,14 @@ class Attempt:
             body = ticket.new.body or await self._store.body(id_)
         except (StoreUnavailable, StoreBusy) as fault:
             _log.warning("request %s waits for the store: %s", id_, fault)
+            self._queue.rest()  # first: a slot that is given back is the next one's at once
             self._pool.unreserve()
+            # Not to the head of the line: one that cannot be read must not keep the others from their turn.
             self._queue.come_back(ticket, ASK_AGAIN_S)
             return
         if attempt is None or body is None:  # it has ended meanwhile: somebody cancelled it
             self._pool.unreserve()
-            await self._queue.ask(lambda: self._queue.let_go(ticket))
+            await ask(lambda: self._queue.let_go(ticket))
             return
         ticket.attempt = attempt
         ticket.attempt_over.clear()
@@ -115,21 +118,21 @@ class Attempt:
         else:
             state = State.CANCELLED if error.type == "client_cancelled" else State.FAILED
             outcome = outcome_of(state, error, id_, queue.now())
-        if await queue.ask(lambda: self._store.finish(id_, ticket.attempt, outcome)) is outcome.state:
+        if await ask(lambda: self._store.finish(id_, ticket.attempt, outcome)) is outcome.state:
             queue.leave(ticket)
             if ticket.live is not None:
                 settle(ticket.live, error)
         else:  # a wish to cancel came first, or the answer of an earlier try was lost
-            await queue.ask(lambda: queue.let_go(ticket))
+            await ask(lambda: queue.let_go(ticket))
         if ticket.new.webhook is not None:
             queue.on_webhook()
 
     async def _try_again(self, in_s: float) -> None:
         """Give up the attempt and let the request stand in line again, after a while."""
         queue, ticket, now = self._queue, self._ticket, self._queue.now()
-        state = await queue.ask(
+        state = await ask(
             lambda: self._store.requeue(ticket.new.id, ticket.attempt, not_before=now + in_s, at=now)
         )
         if state is not State.QUEUED:  # somebody has cancelled it, or the answer of an earlier try was lost
-            await queue.ask(lambda: queue.let_go(ticket))
+            await ask(lambda: queue.let_go(ticket))
         queue.come_back(ticket, in_s)

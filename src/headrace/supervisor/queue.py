@@ -10,10 +10,9 @@ memory there is only what stands in line and what runs; what has ended is read f
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -32,7 +31,6 @@ from headrace.store.port import (
 from headrace.supervisor.attempt import NODE, Attempt
 from headrace.supervisor.dispatch import Dispatcher
 from headrace.supervisor.pool import Pool
-from headrace.supervisor.recorder import ASK_AGAIN_S
 from headrace.supervisor.steady import SteadyClock
 from headrace.supervisor.streams import LiveRequest
 from headrace.supervisor.tickets import (
@@ -44,6 +42,7 @@ from headrace.supervisor.tickets import (
     settle,
     without_large_body,
 )
+from headrace.supervisor.unanswered import ASK_AGAIN_S, Unanswered, ask
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +52,10 @@ T = TypeVar("T")
 #: between waits for one of them at most.
 EXPIRE_AT_ONCE: Final = 100
 EXPIRE_PAUSE_S: Final = 0.05
+
+#: Submits that may be undecided at once, because the store failed; while there are so many, none is tried. When it
+#: is back, each costs it a read.
+UNANSWERED_MAX: Final = 1_000
 
 
 class Queue:
@@ -67,10 +70,12 @@ class Queue:
         self._lines: dict[str, Line[Ticket]] = {}
         self.now = SteadyClock()  # of all that is kept in the store
         self._numbers = itertools.count(1)
-        self._unanswered: set[RequestId] = set()  # submits of which the store did not say whether they took effect
+        self._undecided = Unanswered(self._fence, self._take_up)  # submits that may have taken effect
+        self._unstopped = Unanswered(self._fence, self._cancel)  # wishes to cancel that may have been noted
         self._accepting: set[asyncio.Task[RequestId]] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._is_open = False
+        self._rest: asyncio.TimerHandle | None = None  # while it runs, nothing is begun
         self.on_webhook: Callable[[], None] = lambda: None  # a request has ended that has one
 
     # --- its life ---------------------------------------------------------------------------------------
@@ -93,10 +98,12 @@ class Queue:
             self._catalog.feeder = self
             for ticket in tuple(self._tickets.values()):
                 self._watch_deadline(ticket)
+            self._feed_all()
             for app in tuple(self._lines):
-                self.feed(app)
                 self._want_runners(app)
             self._tasks.create_task(self._renew(), name="leases")
+            self._tasks.create_task(self._undecided.run(), name="unanswered submits")
+            self._tasks.create_task(self._unstopped.run(), name="unanswered cancels")
             try:
                 await self._expire()
             finally:
@@ -127,6 +134,8 @@ class Queue:
 
         Raises `QueueFull`, `IdempotencyConflict`, `StoreUnavailable` and `StoreBusy`.
         """
+        if len(self._undecided) >= UNANSWERED_MAX:
+            raise StoreBusy(f"{UNANSWERED_MAX} submits wait for the store to say what became of them")
         # A caller that leaves meanwhile must not leave a request in the store that nobody here knows of.
         accepting = asyncio.get_running_loop().create_task(self._accept(new), name=f"submit of {new.id}")
         self._accepting.add(accepting)
@@ -137,9 +146,7 @@ class Queue:
         try:
             submitted = await self.store.submit(new)
         except StoreUnavailable:
-            self._unanswered.add(new.id)
-            if len(self._unanswered) == 1 and self._is_open:
-                self.begin_task(self._look_for_unanswered(), "unanswered submits")
+            self._undecided.add(new.id)
             raise
         if submitted.is_duplicate:
             await self._take_up(submitted.id)  # it may be one whose own submit was not answered
@@ -147,15 +154,9 @@ class Queue:
             self._join(Ticket(next(self._numbers), without_large_body(new)))
         return submitted.id
 
-    async def _look_for_unanswered(self) -> None:
-        """Some submits were not answered. Those that took effect all the same wait like any other."""
-        while self._unanswered:
-            ids = tuple(self._unanswered)
-            # What is written now is written behind them: afterwards it is decided.
-            await self.ask(lambda: self.store.renew((), node=NODE, lease_until=0.0))
-            for id_ in ids:
-                await self.ask(functools.partial(self._take_up, id_))
-                self._unanswered.discard(id_)
+    async def _fence(self) -> None:
+        """Return when all that was to be written before this is decided."""
+        await self.store.renew((), node=NODE, lease_until=0.0)
 
     async def _take_up(self, id_: RequestId) -> None:
         """Take care of a request that the store has, if nobody here does. Raises as the store does."""
@@ -175,8 +176,7 @@ class Queue:
         try:
             return await self._cancel(id_)
         except StoreUnavailable:
-            if self._is_open:  # it may have been noted: so it shall be, whatever the caller does now
-                self.begin_task(self.ask(lambda: self._cancel(id_)), f"cancelling of {id_}")
+            self._unstopped.add(id_)  # it may have been noted: so it shall be, whatever the caller does now
             raise
 
     async def _cancel(self, id_: RequestId) -> Cancelling:
@@ -248,12 +248,22 @@ class Queue:
     def feed(self, app: str) -> None:
         """Start the next requests of an app, while its pool has slots to spare."""
         line, pool = self._lines.get(app), self._catalog.pools.get(app)
-        if line is None or pool is None or not self._is_open or self.is_stopping:
+        if line is None or pool is None or not self._is_open or self.is_stopping or self._rest is not None:
             return
         while line and pool.reserve():
             _, ticket = line.take() or (0, None)
             assert ticket is not None  # the line is not empty
             self.begin_task(self.attempt(ticket, pool), f"attempt of {ticket.new.id}")
+
+    def _feed_all(self) -> None:
+        self._rest = None
+        for app in tuple(self._lines):
+            self.feed(app)
+
+    def rest(self) -> None:
+        """Begin nothing for a while: the store fails, and would fail whoever is next as well."""
+        if self._rest is None:
+            self._rest = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self._feed_all)
 
     def _want_runners(self, app: str) -> None:
         pool = self._catalog.pools.get(app)
@@ -306,15 +316,6 @@ class Queue:
         assert self._tasks is not None  # it is open, or we are one of them
         return self._tasks.create_task(act, name=name)
 
-    async def ask(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Have the store do something, however often it must be asked."""
-        while True:
-            try:
-                return await step()
-            except (StoreUnavailable, StoreBusy) as fault:
-                _log.warning("a queued request waits for the store: %s", fault)
-                await asyncio.sleep(ASK_AGAIN_S)
-
     def _is_too_late(self, ticket: Ticket) -> None:
         if ticket.attempt == 0 and self._is_open:
             self.begin_task(self._end_unstarted(ticket), f"start timeout of {ticket.new.id}")
@@ -326,8 +327,8 @@ class Queue:
             headers={"X-Fal-Request-Timeout-Type": "user"},
         )
         outcome = outcome_of(State.FAILED, error, ticket.new.id, self.now())
-        await self.ask(lambda: self.store.end_queued(ticket.new.id, outcome))
-        await self.ask(lambda: self.let_go(ticket))  # unless it has just begun
+        await ask(lambda: self.store.end_queued(ticket.new.id, outcome))
+        await ask(lambda: self.let_go(ticket))  # unless it has just begun
 
     def attempt(self, ticket: Ticket, pool: Pool) -> Coroutine[Any, Any, None]:
         """Have an attempt at a request whose turn it is."""

@@ -16,15 +16,13 @@ from headrace.core.limits import cost_of
 from headrace.store.port import LogLine, RequestStore, StoreBusy, StoreUnavailable
 from headrace.supervisor.request_log import RequestLog
 from headrace.supervisor.streams import LiveRequest
+from headrace.supervisor.unanswered import ASK_AGAIN_S
 
 _log = logging.getLogger(__name__)
 
 #: Seconds for which events gather before they are written together: one commit for some 50 events of a model that
 #: makes 1,000 a second.
 GATHER_S: Final = 0.05
-
-#: Seconds until a store that could not write is asked again.
-ASK_AGAIN_S: Final = 1.0
 
 
 class Recorder:
