@@ -19,6 +19,7 @@ from headrace.core.webhook import Outcome, Sign, Verdict, Webhook, body_of, next
 from headrace.outbound.exchange import Outbound
 from headrace.outbound.webhooks import deliver
 from headrace.store.port import Delivery, RequestStore, StoreBusy, StoreUnavailable
+from headrace.supervisor.unanswered import ask
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Outbox:
         self._news.clear()
 
     async def _deliver(self, delivery: Delivery) -> None:
-        """Try once, and note what became of it. Where the store cannot be told, it is tried again: told twice."""
+        """Try once, and note what became of it, however often the store must be told: the receiver is not."""
         id_ = delivery.request
         try:
             webhook = await self._webhook(delivery)
@@ -77,7 +78,7 @@ class Outbox:
                 await self._store.delivered(id_)  # its request is not kept any more: nothing can be told
                 return
             outcome = await deliver(webhook, self._outbound, self._sign, time.time())
-            await self._note(delivery, outcome)
+            await ask(lambda: self._note(delivery, outcome), f"the webhook of {id_}")
         except (StoreUnavailable, StoreBusy) as fault:
             _log.warning("the webhook of %s waits for the store: %s", id_, fault)
         finally:
