@@ -295,7 +295,7 @@ class Node:
 
     async def _drain(self, dispatcher: Dispatcher, listeners: Listeners) -> None:
         """Let running requests finish, for `drain_s` at most; then end them and close what is left."""
-        dispatcher.is_draining = True
+        dispatcher.drain()
         listeners.close()
         if dispatcher.live:
             _log.info("stopping: %d requests may finish within %g s", dispatcher.live, self._limits.drain_s)

@@ -15,7 +15,7 @@ import urllib.parse
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.support.server import RawStream, data_events, eventually, running_server
+from tests.support.server import PATIENCE_S, RawStream, data_events, eventually, running_server
 
 DONE = "COMPLETED"
 
@@ -380,6 +380,34 @@ def test_what_was_accepted_survives_a_kill_and_goes_on_with_the_next_start(tmp_p
         assert server.request("PUT", path).status == 202
         assert until_done(server, waiting).json == {"name": "was waiting", "end": True}
         assert until_done(server, running).status == 499
+
+
+def test_a_node_that_stops_lets_run_what_runs_and_waits_for_nobody_who_waits(tmp_path):
+    with (
+        running_server(data_dir=tmp_path) as server,
+        RawStream(server.port) as watched,
+        RawStream(server.port) as told,
+    ):
+        running = submit(server, "/zoo/single", {"pause": 3, "name": "last"})
+        eventually(server.saw("hold last"), "the first one runs")
+        waiting = submit(server, "/zoo/single", {"name": "next"})
+        watched.post(f"/zoo/single/requests/{waiting['request_id']}/stream", {})
+        told.socket.sendall(
+            f"GET {path_of(waiting['status_url'])}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
+        told.read_until(b"IN_QUEUE")
+        server.process.send_signal(signal.SIGTERM)  # it may take a minute: two who wait would make it do so
+        told.read_to_end()
+        watched.read_to_end()
+        status = server.process.wait(PATIENCE_S)
+
+    assert status == 0
+    assert "stopping: 1 requests may finish" in server.log
+    assert (told.is_whole, [event["status"] for event in data_events(told.body)]) == (False, ["IN_QUEUE"])
+    assert (b"503" in watched.head, b"shutting_down" in watched.bytes) == (True, True)
+    with running_server(data_dir=tmp_path) as server:
+        assert server.request("GET", path_of(running["response_url"])).json == {"name": "last", "end": True}
+        assert until_done(server, waiting).json == {"name": "next", "end": True}
 
 
 def test_another_keys_request_is_as_unknown_as_any(tmp_path):

@@ -104,7 +104,8 @@ class Node:
 
     async def drain(self) -> None:
         """Let what runs finish, for a while, and end the rest."""
-        self.is_stopping = self.dispatcher.is_draining = True
+        self.is_stopping = True
+        self.dispatcher.drain()
         await self.dispatcher.finished(self._world.limits.drain_s, asyncio.Event())
         self.dispatcher.end_all()
         await asyncio.sleep(1.0)

@@ -354,6 +354,54 @@ def test_a_start_deadline_that_passed_while_there_was_no_node_is_told_by_the_nex
     assert "startup_timeout" == world.endings()[1]
 
 
+# --- stopping ---------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_stops_does_not_wait_for_who_waits():
+    class Stops(QueueScene):
+        def course(self):
+            return Course(events=1, first_s=5.0)
+
+        async def storm(self):
+            self.caller()
+            await asyncio.sleep(0.2)
+            self.caller((0.1, "stream"))
+            await asyncio.sleep(1)
+            began_at = self.loop.time()
+            await self.node.stop()
+            self.took_s = self.loop.time() - began_at
+            await self._start()
+            await asyncio.sleep(20)
+
+    world = Stops(dataclasses.replace(QUIET, drain_s=60.0))
+    world.run()
+
+    assert world.took_s < 10
+    assert ["completed", "completed"] == world.endings()
+
+
+def test_a_node_that_stops_does_not_wait_for_an_attempt_that_it_will_not_make():
+    class Stops(QueueScene):
+        def course(self):
+            return Course(events=1, first_s=5.0)
+
+        async def storm(self):
+            self.caller()
+            await asyncio.sleep(1)
+            began_at = self.loop.time()
+            self.later(1.0, lambda: self.kernel.children[1_000].end(1))
+            await self.node.stop()
+            self.took_s = self.loop.time() - began_at
+            await self._start()
+            await asyncio.sleep(20)
+
+    world = Stops(dataclasses.replace(QUIET, drain_s=60.0))
+    world.run()
+
+    assert world.took_s < 10
+    assert ["completed"] == world.endings()
+
+
 # --- the line, and what is kept ---------------------------------------------------------------------------------
 
 

@@ -56,10 +56,8 @@ class StatusTeller:
         """Return the status object; with its log lines, all of them at first and then the new ones."""
         told: dict[str, Any] = {"status": "IN_PROGRESS", "request_id": self._urls.id} | self._urls.told()
         ticket = self._queue.ticket(self._urls.id)
-        if ticket is not None:
-            waits = ticket.live is None or ticket.live.state is State.QUEUED
-            if waits:  # else it runs, or its ending is on its way to the store
-                return told | {"status": "IN_QUEUE", "queue_position": self._queue.position(ticket) or 0}
+        if ticket is not None and ticket.waits:  # else it runs, or its ending is on its way to the store
+            return told | {"status": "IN_QUEUE", "queue_position": self._queue.position(ticket) or 0}
         told["logs"] = await self._logs() if with_logs else None
         if ticket is not None and self._queue.ticket(self._urls.id) is not None:
             return told
@@ -121,6 +119,9 @@ class StatusTeller:
                 outlet.write(HEARTBEAT)
             if told.get("status") == "COMPLETED":
                 outlet.end()
+                return
+            if self._queue.is_stopping and ticket is not None and ticket.waits:
+                await outlet.cut(limits)  # its next status is the next node's to tell
                 return
             await outlet.catch_up(limits)
             silent_s += await _until_changed(ticket, gone)

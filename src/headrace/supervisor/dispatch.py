@@ -232,16 +232,30 @@ class Dispatcher:
 
     # --- stopping ---------------------------------------------------------------------------------------
 
+    def drain(self) -> None:
+        """Take nothing new, and begin nothing that is queued; what runs may finish."""
+        self.is_draining = True
+        self._end_queued()
+
     async def finished(self, timeout_s: float, hurry: asyncio.Event) -> None:
         """Wait until no request is alive, until told to hurry, or for `timeout_s` at most."""
         deadline = monotonic() + timeout_s
         while self._live and not hurry.is_set() and monotonic() < deadline:
             await asyncio.sleep(0.05)
+            self._end_queued()  # somebody came to watch one, or an attempt failed and is to be tried again
 
     def end_all(self) -> None:
         """End every request that is still alive, with `shutting_down`."""
-        for live in tuple(self._live.values()):
-            live.cancel("shutting_down", "The server is stopping.")
+        _end(self._live.values())
+
+    def _end_queued(self) -> None:
+        """Let go of the queued requests that wait: they are the next node's, and no reason to stay."""
+        _end(one for one in self._live.values() if one.retries is not None and one.state is State.QUEUED)
+
+
+def _end(lives: Iterable[LiveRequest]) -> None:
+    for live in tuple(lives):
+        live.cancel("shutting_down", "The server is stopping.")
 
 
 def _grace_of(route: Route, headers: Mapping[str, str]) -> float:

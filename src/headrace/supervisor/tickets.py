@@ -39,6 +39,14 @@ class Ticket:
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # set and cleared at once: whoever waits wakes
     deadline: asyncio.TimerHandle | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its turn; where the node stops, for the next node's."""
+        live = self.live
+        if live is None or live.state is State.QUEUED:
+            return True
+        return live.error is not None and live.error.type == "shutting_down"
+
     def tell(self) -> None:
         """Wake whoever follows its status."""
         self.changed.set()
