@@ -90,6 +90,19 @@ def test_a_sync_that_fails_is_told_and_the_next_one_is_made(syncs, disk, caplog)
     assert disk.made == 1
 
 
+def test_a_sync_that_fails_is_made_again_without_another_commit(syncs, disk):
+    disk.fails = True
+    syncs.committed()
+    disk.wait_for_one()
+    disk.wait_for_one()
+    disk.fails = False
+    while not disk.made:
+        disk.wait_for_one()
+
+    syncs.close(PATIENCE_S)
+    assert disk.made == 1
+
+
 def test_a_log_that_is_not_there_is_told_too(tmp_path, disk, caplog):
     syncs = Syncs(tmp_path / "x.db", StoreSettings())
     syncs.committed()

@@ -45,8 +45,9 @@ class Syncs:
 
     def _live(self) -> None:
         while self._wait_until_dirty():
-            self._sync()
+            is_synced = self._sync()
             with self._change:
+                self._is_dirty |= not is_synced  # then it is tried again, also without another commit
                 self._change.wait_for(lambda: self._is_closing, self._every_s)
 
     def _wait_until_dirty(self) -> bool:
@@ -56,7 +57,8 @@ class Syncs:
             self._is_dirty = False  # what is committed from here on is the next sync's
             return not self._is_closing
 
-    def _sync(self) -> None:
+    def _sync(self) -> bool:
+        """Sync the log; False when that failed."""
         try:
             # SQLite has no locks on this file that closing it here could take away, as it has on the database.
             descriptor = os.open(self._log_file, os.O_RDONLY | os.O_CLOEXEC)
@@ -66,3 +68,5 @@ class Syncs:
                 os.close(descriptor)
         except OSError as error:
             _log.warning("the store cannot sync its log: %s", error)
+            return False
+        return True
