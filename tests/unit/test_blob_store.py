@@ -1,6 +1,7 @@
 """The node's files: taken in as they come, without a trace of what did not end, and never on the loop."""
 
 import asyncio
+import dataclasses
 import threading
 import time
 
@@ -8,6 +9,8 @@ import pytest
 
 from headrace.core.limits import Limits
 from headrace.core.stored_file import NewFile
+from headrace.files.folder import translated
+from headrace.files.sweep import Swept
 from headrace.store import blobs
 from headrace.store.blobs import BlobStore
 from headrace.store.file_port import FileTooLarge
@@ -178,6 +181,28 @@ def test_a_store_that_is_closed_says_so(tmp_path):
             await store.find("0" * 32, now=NOW)
 
     with_store(tmp_path, scene)
+
+
+def test_what_went_before_its_time_is_told_once_also_when_the_next_sweep_fails(tmp_path, caplog, monkeypatch):
+    sweeps = iter([Swept(crowded_out=3)])
+
+    def sweep(*_, **__):
+        with translated():
+            if (swept := next(sweeps, None)) is None:
+                raise OSError(5, "Input/output error")
+        return swept
+
+    monkeypatch.setattr(blobs, "sweep", sweep)
+
+    async def scene(store):
+        sweeping = asyncio.create_task(store.run())
+        await until(lambda: caplog.text.count("not swept away") > 2)
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
+
+    with_store(tmp_path, scene, dataclasses.replace(LIMITS, files_sweep_every_s=0.001))
+
+    assert caplog.text.count("3 files went before their time") == 1
 
 
 def test_it_sweeps_by_itself(tmp_path):

@@ -112,8 +112,9 @@ class BlobStore:
                 self.swept = await self.do(self._sweep, timeout_s=None)
             except (StoreUnavailable, StoreBusy) as fault:
                 _log.warning("old files were not swept away: %s", fault)
-            if self.swept.crowded_out:
-                _log.warning("%d files went before their time: there were too many", self.swept.crowded_out)
+            else:
+                if self.swept.crowded_out:
+                    _log.warning("%d files went before their time: there were too many", self.swept.crowded_out)
             await asyncio.sleep(self._limits.files_sweep_every_s)
 
     def _sweep(self) -> Swept:
