@@ -50,7 +50,10 @@ def lifetime_of(headers: Mapping[str, str]) -> float | None:
 def _keeps_somebody_out(acl: Any) -> bool:
     if acl is None:
         return False
-    rules = acl.get("rules") or [] if isinstance(acl, dict) else [acl]
-    decisions = [acl.get("default", "allow")] if isinstance(acl, dict) else []
-    decisions += [rule.get("decision") if isinstance(rule, dict) else None for rule in rules]
-    return any(decision != "allow" for decision in decisions)
+    if not isinstance(acl, dict):
+        return True  # whatever it means, it was said to keep somebody out
+    rules = acl.get("rules") or []
+    if not isinstance(rules, list):
+        return True
+    decisions = [rule.get("decision") if isinstance(rule, dict) else None for rule in rules]
+    return any(decision != "allow" for decision in (acl.get("default", "allow"), *decisions))
