@@ -495,6 +495,24 @@ def test_a_reader_of_an_earlier_attempt_is_told_when_the_next_is_not_kept_from_i
     assert 412 == world.status
 
 
+def test_a_queued_request_that_nobody_watches_is_no_work_after_a_leaving():
+    class Unwatched(QueueScene):
+        def course(self):
+            return Course(events=3, gap_s=0.1)
+
+        async def storm(self):
+            self.disk.commit_s = lambda: 0.5  # its ending takes a while to be kept
+            self.caller()
+            await asyncio.sleep(20)
+
+    world = Unwatched()
+    world.run()
+
+    (app,) = world.node.meters._apps.values()
+    assert ["completed"] == world.endings()
+    assert [0.0] == [one.value for one in app.numbers.counters["headrace_work_after_leave_seconds_total"].values()]
+
+
 def test_a_request_of_a_runner_that_leaves_by_itself_is_tried_again():
     class Leaves(QueueScene):
         def course(self):

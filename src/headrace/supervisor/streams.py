@@ -213,7 +213,7 @@ class LiveRequest:
             self._go_on_unpaced()
 
     def _go_on_unread(self, reason: str, message: str) -> None:
-        self.left_at = monotonic()
+        self.left_at = monotonic() if self.retries is None else None  # a queued one works for its record
         if self.grace_s <= 0:
             self.cancel(reason, message)
             return
