@@ -112,7 +112,7 @@ class Fleet:
     async def run(self, first: RunnerProcess | None) -> None:
         """Keep the app's runners up until cancelled or wound down; `first`, if given, has imported the target."""
         if first is not None and not self._sees_devices:
-            await first.kill()  # it saw every device, and what it imported may have made a note of them
+            await _kill(first)  # it saw every device, and what it imported may have made a note of them
             first = None
         self._spare = first
         try:
