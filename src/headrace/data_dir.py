@@ -72,7 +72,7 @@ def open_files(config: Config) -> BlobStore:
         return BlobStore(config.files_folder, config.limits)
     except FilesUnavailable as fault:
         raise StartFault(
-            f"{config.files_folder}: cannot be made ({fault}); choose another with --data-dir"
+            f"{config.files_folder}: cannot be made ready ({fault}); choose another with --data-dir"
         ) from None
 
 

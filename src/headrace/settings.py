@@ -94,7 +94,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting(
             "data_dir",
             "~/.local/share/headrace",
-            "Folder of the keys; $XDG_DATA_HOME counts.",
+            "Folder of the node: keys, certificates, queue, files; $XDG_DATA_HOME counts.",
             read_folder,
             "--data-dir",
             "HEADRACE_DATA_DIR",

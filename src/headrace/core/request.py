@@ -1,9 +1,10 @@
 """The life of one request, as a table, and the making of its id.
 
     QUEUED ──start──> RUNNING ──finish──> COMPLETED
-       │                 │────fail──────> FAILED
-       │                 └───cancel──> CANCELLING ──finish, fail──> CANCELLED
-       └─cancel──> CANCELLED, fail ──> FAILED
+     │ ^                 │────fail──────> FAILED
+     │ │                 │───cancel──> CANCELLING ──finish, fail──> CANCELLED
+     │ └──────retry──────┴────────────────┘
+     └─cancel──> CANCELLED, fail ──> FAILED
 
 Run and stream views create the same kind of request. A final state never changes. Everything that decides about
 a request's state looks it up here; nothing here knows runners, readers or time.

@@ -50,7 +50,7 @@ class BlobStore:
     """The files of one node."""
 
     def __init__(self, root: Path, limits: Limits) -> None:
-        """Raise `FilesUnavailable` when the folder cannot be made."""
+        """Raise `FilesUnavailable` when the folder cannot be made, or cleared of the parts in it."""
         self._limits = limits
         bounds = FileBounds(limits.file_bytes_max, limits.files_keep_s, limits.files_spare_bytes)
         self.folder = FileFolder(root, bounds)

@@ -162,7 +162,7 @@ class LiveRequest:
 
     @property
     def is_final(self) -> bool:
-        """Whether its runner is done with it, too."""
+        """Whether its runner is done with it, too, and the ending of a queued one is kept."""
         return self.state in FINAL
 
     @property
