@@ -23,7 +23,7 @@ from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.line import Priority
 from headrace.core.netguard import Policy, UrlRefused, check_url
-from headrace.core.request import RequestId
+from headrace.core.request import FINAL, RequestId
 from headrace.core.routes import Route, RouteTable, UnknownPath
 from headrace.gateway.answers import Answer, request_id_header, value_answer
 from headrace.gateway.attach import last_seen, watch
@@ -81,6 +81,9 @@ class QueueView:
         record = await self.store.get(RequestId(id_))
         if record is None or record.owner != owner:
             return None
+        if record.state not in FINAL:  # its submit is not answered yet, and nobody here drives it
+            await self.queue.take_up(record.id)
+            return await self.find(id_, owner)
         # All that is kept of it: whoever reads a part to its end would take it for the whole.
         page = await self.store.events(record.id, 0, limit=max(1, record.events_end))
         route = self.queue.route_of(record.app, record.endpoint, record.view)

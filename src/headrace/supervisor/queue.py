@@ -70,7 +70,7 @@ class Queue:
         self._lines: dict[str, Line[Ticket]] = {}
         self.now = SteadyClock()  # of all that is kept in the store
         self._numbers = itertools.count(1)
-        self._undecided = Unanswered(self._fence, self._take_up)  # submits that may have taken effect
+        self._undecided = Unanswered(self._fence, self.take_up)  # submits that may have taken effect
         self._unstopped = Unanswered(self._fence, self._cancel)  # wishes to cancel that may have been noted
         self._accepting: set[asyncio.Task[RequestId]] = set()
         self._tasks: asyncio.TaskGroup | None = None
@@ -149,8 +149,8 @@ class Queue:
             self._undecided.add(new.id)
             raise
         if submitted.is_duplicate:
-            await self._take_up(submitted.id)  # it may be one whose own submit was not answered
-        else:
+            await self.take_up(submitted.id)  # it may be one whose own submit was not answered
+        elif new.id not in self._tickets:  # else somebody has come to watch it before this was answered
             self._join(Ticket(next(self._numbers), without_large_body(new)))
         return submitted.id
 
@@ -158,7 +158,7 @@ class Queue:
         """Return when all that was to be written before this is decided."""
         await self.store.renew((), node=NODE, lease_until=0.0)
 
-    async def _take_up(self, id_: RequestId) -> None:
+    async def take_up(self, id_: RequestId) -> None:
         """Take care of a request that the store has, if nobody here does. Raises as the store does."""
         if id_ in self._tickets:
             return
