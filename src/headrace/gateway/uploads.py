@@ -108,6 +108,8 @@ class UploadView:
         """Clear away, now and then, what nobody finished; until cancelled."""
         while True:
             for upload in self.uploads.too_old(time.time()):
+                if upload.is_over or upload.users:  # the clock was set back while the one before it went
+                    continue
                 self.uploads.end(upload, is_finished=False)
                 await self._drop(upload)
             await asyncio.sleep(min(self._limits.files_sweep_every_s, self._limits.upload_idle_s))
