@@ -1,10 +1,13 @@
 """Parts of files that are still on their way: kept whole, read in the order that is asked for, gone when told."""
 
+import asyncio
 import hashlib
+import threading
 
 import pytest
 
 from headrace.core.stored_file import FileId, NewFile, StoredPart
+from headrace.files.folder import Incoming
 from headrace.store.blobs import WRITE_BYTES, BlobStore
 from headrace.store.file_port import FileTooLarge
 from headrace.store.port import StoreUnavailable
@@ -41,7 +44,47 @@ def test_an_uploads_parts_go_and_no_others_and_dropping_nothing_is_no_fault(tmp_
             await read(store, 1)
         return lying_in(store)
 
-    assert with_store(tmp_path, scene) == [f"parts/{OTHER}/1"]
+    assert with_store(tmp_path, scene) == [f"parts/{OTHER}/1-2"]
+
+
+def test_of_two_parts_with_one_number_that_come_at_once_the_one_whose_etag_is_told_last_counts(
+    tmp_path, monkeypatch
+):
+    move, may_return = Incoming.move, threading.Event()
+
+    def slowly(incoming, path):
+        part = move(incoming, path)
+        if part.size == len(b"first"):  # it is in its place, and its thread is held up
+            assert may_return.wait(30)
+        return part
+
+    monkeypatch.setattr(Incoming, "move", slowly)
+
+    async def scene(store):
+        first = asyncio.create_task(store.parts.put(UPLOAD, 1, pieces(b"first")))
+        await until(lambda: lying_in(store) and "parts" in lying_in(store)[-1])
+        second = await store.parts.put(UPLOAD, 1, pieces(b"the second"))
+        content = [await read(store, 1)]
+        may_return.set()
+        told = [second, await first]
+        await until(lambda: len(lying_in(store)) == 1)
+        return told, [*content, await read(store, 1)]
+
+    told, contents = with_store(tmp_path, scene)
+    assert contents == [b"the second", b"first"]
+    assert [part.etag for part in told] == [hashlib.sha256(content).hexdigest() for content in contents]
+
+
+def test_a_part_that_comes_again_while_the_file_is_made_is_none_of_that_file(tmp_path):
+    async def scene(store):
+        await store.parts.put(UPLOAD, 1, pieces(b"old"))
+        reading = store.parts.read(UPLOAD, [1])
+        await store.parts.put(UPLOAD, 1, pieces(b"new"))
+        await until(lambda: len(lying_in(store)) == 1)
+        with pytest.raises(StoreUnavailable):  # and not the new bytes, whose etag nobody has named
+            await anext(reading)
+
+    with_store(tmp_path, scene)
 
 
 def test_a_part_that_does_not_come_whole_leaves_nothing(tmp_path):

@@ -219,7 +219,7 @@ class Incoming:
             return self._put_in_place(file, durably=durably)
 
     def move(self, path: Path) -> StoredPart:
-        """Let a part of a file go to `path`, in the place of whatever is there. Raises `FilesUnavailable`.
+        """Let a part of a file go to `path`. Raises `FilesUnavailable`.
 
         It need not outlive a power loss: the file that it becomes a part of does.
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import shutil
 import threading
@@ -86,8 +87,7 @@ class BlobStore:
             await self._write(incoming, gathered)
             return await self.do(lambda: keep(incoming))
         finally:
-            with contextlib.suppress(RuntimeError):  # the store is closed: its own end closes the file
-                self._threads.submit(incoming.close)  # it waits for a step that nobody waits for any more
+            self.later(incoming.close)  # it waits for a step that nobody waits for any more
 
     async def _write(self, incoming: Incoming, gathered: list[bytes]) -> None:
         await self.do(lambda: incoming.write(b"".join(gathered)))
@@ -152,6 +152,11 @@ class BlobStore:
         except folder_.FileTooLarge as fault:
             raise FileTooLarge(fault.bytes_max) from None
 
+    def later(self, job: Callable[[], object]) -> None:
+        """Have a step done that nobody waits for. Once the store is closed, it is not: its end lets go of all."""
+        with contextlib.suppress(RuntimeError):
+            self._threads.submit(job)
+
     def _leave(self, _: Future[T]) -> None:
         self._places.release()
 
@@ -180,7 +185,10 @@ class OpenBlob:
 
 
 class PartFolder:
-    """Parts of files that are still on their way, in DATA_DIR/files/parts/<upload>/<number>.
+    """Parts of files that are still on their way, in DATA_DIR/files/parts/<upload>/<number>-<serial>.
+
+    Each try at a part is a file of its own: of two with one number, or one whose sender has left, no thread can
+    put its bytes behind the other's etag. Which of them counts is decided on the loop, as its etag is told.
 
     Which uploads there are, the gateway knows. A node that starts again has none, so the folder begins empty.
     """
@@ -189,28 +197,39 @@ class PartFolder:
         """Raise `FilesUnavailable` when what an earlier node left cannot be removed."""
         self._blobs = blobs
         self._root = blobs.folder.root / "parts"
+        self._serials = itertools.count(1)
+        self._kept: dict[str, dict[int, Path]] = {}  # by upload and number: the one that counts
         _remove(self._root)
 
     async def put(self, upload: str, number: int, pieces: AsyncIterator[bytes]) -> StoredPart:
         """See `PartStore.put`."""
-        path = self._path_of(upload, number)
+        path = self._root / upload / f"{number}-{next(self._serials)}"
         new, most = NewFile(content_type=BYTES), self._blobs.folder.bounds.file_bytes_max
-        return await self._blobs.take(pieces, new, most, lambda incoming: incoming.move(path))
+        part = await self._blobs.take(pieces, new, most, lambda incoming: incoming.move(path))
+        kept = self._kept.setdefault(upload, {})
+        if (earlier := kept.get(number)) is not None:
+            self._blobs.later(partial(earlier.unlink, missing_ok=True))
+        kept[number] = path
+        return part  # nothing was waited for since: who notes the etag next is who counts here
 
-    async def read(self, upload: str, numbers: Sequence[int]) -> AsyncIterator[bytes]:
+    def read(self, upload: str, numbers: Sequence[int]) -> AsyncIterator[bytes]:
         """See `PartStore.read`."""
-        for number in numbers:
-            path, at = self._path_of(upload, number), 0
+        kept = self._kept.get(upload, {})
+        return self._read([kept.get(number) for number in numbers])
+
+    async def _read(self, paths: Sequence[Path | None]) -> AsyncIterator[bytes]:
+        for path in paths:
+            if path is None:
+                raise StoreUnavailable("files: there is no such part")
+            at = 0
             while piece := await self._blobs.do(partial(_read, path, at)):
                 yield piece
                 at += len(piece)
 
     async def drop(self, upload: str) -> None:
         """See `PartStore.drop`."""
+        self._kept.pop(upload, None)
         await self._blobs.do(lambda: _remove(self._root / upload))
-
-    def _path_of(self, upload: str, number: int) -> Path:
-        return self._root / upload / str(number)
 
 
 def _read(path: Path, at: int) -> bytes:

@@ -75,7 +75,7 @@ class PartStore(Protocol):
         ...
 
     def read(self, upload: str, numbers: Sequence[int]) -> AsyncIterator[bytes]:
-        """Yield the bytes of these parts, one part after another."""
+        """Yield the bytes of these parts, as they are now, one part after another."""
         ...
 
     async def drop(self, upload: str) -> None:
