@@ -316,11 +316,14 @@ class SimExecutor:
         self._disk = disk
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._is_closed = False
 
-    def submit(self, run: Callable[..., Any], *args: Any) -> Future[Any]:
+    def submit(self, run: Callable[[], Any]) -> Future[Any]:
         """Run it soon."""
+        if self._is_closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future[Any] = Future()
-        self._waiting.append((future, lambda: run(*args)))
+        self._waiting.append((future, run))
         self._loop.call_later(self._disk.read_s(), self._work)
         return future
 
@@ -335,8 +338,9 @@ class SimExecutor:
                 else:
                     self._loop.call_later(self._disk.read_s(), future.set_result, answer)
 
-    def shutdown(self, *, wait: bool) -> None:
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:  # noqa: ARG002 - the store always waits
         """Finish what is under way, at once."""
+        self._is_closed = True
         while wait and self._waiting:
             self._work()
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from headrace.store.sqlite import checkpoints, readers, writer
+from headrace.store import threads as disk_threads
+from headrace.store.sqlite import checkpoints, writer
 from headrace.store.sqlite import store as sqlite_store
 from headrace.supervisor import catalog, dispatch, group, process, queue
 from tests.sim.checks import Violation
@@ -66,7 +67,7 @@ def _places(world: World) -> list[tuple[Any, str, Any]]:
         (queue, "LiveRequest", world.checks.watched),
         (catalog, "_stamps", world.stamps),
         (sqlite_store, "Writer", functools.partial(SimWriter, disk)),
-        (readers, "ThreadPoolExecutor", lambda *_, **__: SimExecutor(disk)),
+        (disk_threads, "ThreadPoolExecutor", lambda *_, **__: SimExecutor(disk)),
         (writer, "threading", threads),
         (checkpoints, "threading", threads),
     ]

@@ -148,7 +148,7 @@ def test_a_disk_that_does_not_answer_is_given_up_and_the_loop_goes_on(tmp_path, 
 
 def test_no_more_wait_for_the_disk_than_may(tmp_path):
     async def scene(store):
-        store._places = threading.BoundedSemaphore(1)
+        store._threads._places = threading.BoundedSemaphore(1)
         hangs = threading.Event()
         waiting = asyncio.create_task(store.do(lambda: hangs.wait(30)))
         await asyncio.sleep(0)

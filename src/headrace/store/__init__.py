@@ -4,6 +4,7 @@
     file_port  the same for files
     sqlite    the durable queue, in DATA_DIR/requests.db
     blobs     files by content hash, in DATA_DIR/files
+    threads   wait for the disk, so that the loop need not
     keyfile   the keys, in DATA_DIR/keys.json
     tls       the local CA and the server's certificate, in DATA_DIR/tls
     webhook_key  the key that signs webhooks, in DATA_DIR/webhook-key.pem

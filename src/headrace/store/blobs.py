@@ -9,14 +9,12 @@ What lies in the folder, and how, is `headrace.files`'; runners write there, too
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -29,6 +27,7 @@ from headrace.files.folder import FileBounds, FileFolder, FilesUnavailable, Inco
 from headrace.files.sweep import Swept, sweep
 from headrace.store.file_port import FileTooLarge
 from headrace.store.port import StoreBusy, StoreUnavailable
+from headrace.store.threads import DiskThreads
 
 T = TypeVar("T")
 
@@ -58,8 +57,7 @@ class BlobStore:
         with folder_.translated():
             self.folder.made(root)
         self.swept = Swept()  # what the last round found
-        self._places = threading.BoundedSemaphore(JOBS_MAX)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="files")
+        self._threads = DiskThreads(THREADS, waiting_max=JOBS_MAX, name="files")
         self._ending = threading.Event()
         self.parts = PartFolder(self)
 
@@ -130,35 +128,20 @@ class BlobStore:
     async def close(self) -> None:
         """Take nothing new."""
         self._ending.set()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close(finishes=False)
 
     async def do(self, job: Callable[[], T], timeout_s: float | None = ANSWER_TIMEOUT_S) -> T:
         """Do a step in a thread. Raises `StoreBusy`, `StoreUnavailable` and `FileTooLarge`."""
-        if not self._places.acquire(blocking=False):
-            raise StoreBusy(f"{JOBS_MAX} steps wait for the disk already")
         try:
-            doing = self._threads.submit(job)
-        except RuntimeError:
-            self._places.release()
-            raise StoreUnavailable("the store is closed") from None
-        doing.add_done_callback(self._leave)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.wrap_future(doing)
-        except TimeoutError:
-            raise StoreUnavailable(f"the disk did not answer within {timeout_s:g} s") from None
+            return await self._threads.do(job, timeout_s)
         except FilesUnavailable as fault:
             raise StoreUnavailable(f"files: {fault}") from fault
         except folder_.FileTooLarge as fault:
             raise FileTooLarge(fault.bytes_max) from None
 
     def later(self, job: Callable[[], object]) -> None:
-        """Have a step done that nobody waits for. Once the store is closed, it is not: its end lets go of all."""
-        with contextlib.suppress(RuntimeError):
-            self._threads.submit(job)
-
-    def _leave(self, _: Future[T]) -> None:
-        self._places.release()
+        """Have a step done that nobody waits for."""
+        self._threads.later(job)
 
 
 class OpenBlob:

@@ -4,16 +4,14 @@ other.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from headrace.store.port import StoreBusy, StoreUnavailable
+from headrace.store.port import StoreUnavailable
 from headrace.store.sqlite.settings import StoreSettings
+from headrace.store.threads import DiskThreads
 
 T = TypeVar("T")
 
@@ -24,30 +22,15 @@ class Readers:
     def __init__(self, settings: StoreSettings, open_: Callable[[], sqlite3.Connection]) -> None:
         self._settings = settings
         self._open = open_
-        self._places = threading.BoundedSemaphore(settings.reads_waiting_max)
-        self._threads = ThreadPoolExecutor(settings.readers, thread_name_prefix="store-reader")
+        self._threads = DiskThreads(settings.readers, waiting_max=settings.reads_waiting_max, name="store-reader")
         self._idle: list[sqlite3.Connection] = []  # append and pop are atomic
-        self._is_closed = False
 
     async def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function in one snapshot of the database. Raises `StoreBusy` and `StoreUnavailable`."""
-        if self._is_closed:
-            raise StoreUnavailable("the store is closed")
-        if not self._places.acquire(blocking=False):
-            raise StoreBusy(f"{self._settings.reads_waiting_max} reads wait for the disk already")
-        reading = self._threads.submit(self._read, run)
-        reading.add_done_callback(self._leave)
         try:
-            async with asyncio.timeout(self._settings.answer_timeout_s):
-                return await asyncio.wrap_future(reading)
-        except TimeoutError:
-            message = f"the disk did not answer within {self._settings.answer_timeout_s:g} s"
-            raise StoreUnavailable(message) from None
+            return await self._threads.do(lambda: self._read(run), self._settings.answer_timeout_s)
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"the store failed: {error}") from error
-
-    def _leave(self, _: Future[T]) -> None:
-        self._places.release()
 
     def _read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -67,7 +50,6 @@ class Readers:
 
     def close(self) -> None:
         """Let reads that are under way finish, and close every connection."""
-        self._is_closed = True
-        self._threads.shutdown(wait=True)
+        self._threads.close(finishes=True)
         while self._idle:
             self._idle.pop().close()
