@@ -71,7 +71,7 @@ class StoredFile:
     @property
     def path(self) -> str:
         """Its address below the node's own."""
-        return f"{PATH}{self.id}/{quote(self.name, safe='')}"
+        return path_of(self.id, self.name)
 
     def to_card(self) -> bytes:
         """Return what is written beside the bytes."""
@@ -112,6 +112,11 @@ class StoredPart:
 def is_id(text: str) -> bool:
     """Whether a text has the form of an id."""
     return _ID.fullmatch(text) is not None
+
+
+def path_of(id_: FileId, name: str) -> str:
+    """Return the path of a file's address."""
+    return f"{PATH}{id_}/{quote(name, safe='')}"
 
 
 def read_path(path: str) -> tuple[FileId, str | None] | None:

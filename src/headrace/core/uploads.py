@@ -15,13 +15,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NewType
-from urllib.parse import quote
 
 from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.media import clean_type
-from headrace.core.stored_file import PATH, NewFile, StoredPart, name_for
+from headrace.core.stored_file import NewFile, StoredPart, name_for, path_of
 
 UploadId = NewType("UploadId", str)
 
@@ -51,7 +50,8 @@ class Upload:
     def file_path(self) -> str:
         """The path of the file's address, known before there is a file."""
         content_type = clean_type(self.new.content_type)
-        return f"{PATH}{self.new.id}/{quote(name_for(self.new.name, content_type), safe='')}"
+        assert self.new.id is not None, "it was chosen with the promise"
+        return path_of(self.new.id, name_for(self.new.name, content_type))
 
     def opens(self, key: str) -> bool:
         """Whether `key` is this upload's, compared in constant time."""
