@@ -15,7 +15,7 @@ import urllib.parse
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.support.server import PATIENCE_S, RawStream, data_events, eventually, running_server
+from tests.support.server import PATIENCE_S, ROOT, RawStream, data_events, eventually, running_server
 
 DONE = "COMPLETED"
 
@@ -380,6 +380,26 @@ def test_what_was_accepted_survives_a_kill_and_goes_on_with_the_next_start(tmp_p
         assert server.request("PUT", path).status == 202
         assert until_done(server, waiting).json == {"name": "was waiting", "end": True}
         assert until_done(server, running).status == 499
+
+
+def test_who_waits_for_an_app_that_the_next_start_does_not_serve_is_told_of_and_can_be_stopped(tmp_path):
+    with running_server(data_dir=tmp_path) as server:
+        submit(server, "/zoo/single", {"pause": 60, "name": "holder"})
+        eventually(server.saw("hold holder"), "the first one runs")
+        waiting = submit(server, "/zoo/single", {"name": "nobody's"})
+        server.process.kill()
+        server.process.wait()
+
+    with running_server(ROOT / "examples" / "hello_stream.py", data_dir=tmp_path) as server:
+        eventually(
+            lambda: "2 queued requests wait for zoo/single, which is not served" in server.log, "it is told"
+        )
+        asked = status_of(server, waiting)
+        stopped = server.request("PUT", path_of(waiting["cancel_url"]))
+        done = until_done(server, waiting)
+
+    assert (asked.status, asked.json["status"], asked.json["queue_position"]) == (202, "IN_QUEUE", 1)
+    assert (stopped.status, done.status) == (202, 499)
 
 
 def test_a_node_that_stops_lets_run_what_runs_and_waits_for_nobody_who_waits(tmp_path):

@@ -209,6 +209,10 @@ class Records:
         elif ending.error_type == "startup_timeout":
             self._that(record.attempt == 0, f"{record.id} is too late to start, and was started")
             self._that(self.is_too_late(record.id), f"{record.id} is told early that it is too late")
+        elif ending.error_type == "not_found":
+            self._that(
+                not world.is_served(record.app), f"{record.id} is told that its app is not served, and it is"
+            )
         else:
             if status in _RETRIED_STATUSES and (heard is None or _is_worth_a_retry(heard)):
                 tried_out = record.attempt > _RETRIES or not record.may_retry

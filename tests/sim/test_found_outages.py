@@ -13,7 +13,7 @@ from headrace.supervisor.queue import Queue
 from tests.sim.callers import Caller, QueueCall
 from tests.sim.clients import Habit
 from tests.sim.natures import Course
-from tests.sim.test_found_queue import QueueScene
+from tests.sim.scene import QueueScene
 
 # --- answers that are lost --------------------------------------------------------------------------------------
 

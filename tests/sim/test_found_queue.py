@@ -8,45 +8,10 @@ import dataclasses
 
 import pytest
 
-from headrace.core.limits import Limits
-from tests.sim.callers import Caller, QueueCall, Wish
+from tests.sim.callers import QueueCall
 from tests.sim.clients import Habit
 from tests.sim.natures import Course
-from tests.sim.scene import HEADERS, Scene
-
-QUIET = dataclasses.replace(Limits(), drain_s=0.5)
-
-
-class QueueScene(Scene):
-    """A calm world whose callers come when a test says so."""
-
-    def __init__(self, limits: Limits = QUIET, **knobs: object) -> None:
-        super().__init__(limits, **{"request_timeout": 30.0, "first_event_timeout": 0.0, **knobs})
-
-    def caller(self, *visits: tuple[float, str], **more: object) -> Caller:
-        """Have a caller come, and look at its request at these times after its submit."""
-        headers = {**HEADERS, **more.pop("headers", {})}
-        return self.add_caller(Wish("sim/model", headers=headers, visits=visits, **more))
-
-    def fail_once(self, where: str) -> None:
-        """Have the next transaction fail there: "commit", or "committed" for one whose answer is lost."""
-        fails = iter([where])
-        self.disk.fails_where = lambda: next(fails, "")
-
-    def lose_answer(self, number: int) -> None:
-        """Have nobody told of a transaction in time, counted from the next one."""
-        waits = iter([0.001, 0.001] * (number - 1) + [0.001, 40.0])
-        self.disk.commit_s = lambda: next(waits, 0.001)
-        self.disk.troubled_at, self.disk.has_failed = self.loop.time() + 50, True
-
-    def endings(self) -> list[str | None]:
-        """How each request has ended."""
-        return [one.ending and (one.ending.error_type or one.ending.state) for one in self.records.all.values()]
-
-    def told(self, action: str) -> list[QueueCall]:
-        """The calls of one kind."""
-        return [one for one in self.clients if isinstance(one, QueueCall) and one._action == action]
-
+from tests.sim.scene import QUIET, QueueScene
 
 # --- nothing is told before it is kept --------------------------------------------------------------------------
 
@@ -238,6 +203,51 @@ def test_a_queue_is_fed_by_what_a_reload_has_started():
     world.run()
 
     assert [1, 1] == world.runs
+
+
+class Gone(QueueScene):
+    """The next node has other files; the one after it has the app again."""
+
+    is_gone = False
+
+    def specs(self):
+        return (dataclasses.replace(self._apps[0], name="sim/other"),) if self.is_gone else self._apps
+
+    async def goes(self, caller, for_s):
+        """Ask for the status a while after the next node's start, and have the one after it start later."""
+        for is_gone, runs_s in ((True, for_s), (False, 20)):
+            await asyncio.sleep(0.1)
+            self.node.die()
+            self.is_gone = is_gone
+            await self._start()
+            await asyncio.sleep(1)
+            await caller._ask("GET", "status")
+            await asyncio.sleep(runs_s)
+
+    async def storm(self):
+        caller = self.caller()
+        await self.goes(caller, for_s=60)
+
+
+def test_who_waits_for_an_app_that_is_not_served_can_be_asked_for_and_goes_on_when_it_is():
+    world = Gone()
+    world.course = lambda: Course(end="never") if len(world.lives) == 1 else Course()
+    world.run()
+
+    asked = [call for call in world.told("status") if call.node is world.lives[1]]
+    assert [202] * len(asked) == [one.status for one in asked]
+    assert asked
+    assert ["completed"] == world.endings()
+
+
+def test_who_waits_too_long_for_an_app_that_is_not_served_fails_and_is_told():
+    world = Gone(dataclasses.replace(QUIET, unserved_wait_s=30.0))
+    world.course = lambda: Course(end="never")
+    world.run()
+
+    assert ["not_found"] == world.endings()
+    asked = [call for call in world.told("status") if call.node is world.lives[1]]
+    assert {202, 200} == {one.status for one in asked}
 
 
 def test_a_result_outlives_a_lack_of_memory_for_events():

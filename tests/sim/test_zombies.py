@@ -8,7 +8,7 @@ from tests.sim.faults import planted
 from tests.sim.natures import Course
 from tests.sim.queue_faults import FENCES
 from tests.sim.seeds import broken
-from tests.sim.test_found_queue import QueueScene
+from tests.sim.scene import QueueScene
 
 pytestmark = pytest.mark.promise("Q2")
 

@@ -84,6 +84,9 @@ class Limits:
     expire_every_s: float = 10.0
     #: Requests of one app that may be queued; the next gets 429.
     queue_max: int = 100_000
+    #: Seconds a queued request waits for an app that the node does not serve, before it fails: a day, so that a
+    #: start with the wrong files costs nothing. Counted from the start, or from the reload that took the app away.
+    unserved_wait_s: float = 86_400.0
     #: Seconds a queued request is kept once it has ended, with its result, its events and its log: fal's hour.
     result_age_s: float = 3_600.0
     #: The same for one with a large result, and from how many bytes on one is large: fal's 6 minutes and 10 KB.

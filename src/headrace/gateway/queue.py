@@ -24,7 +24,7 @@ from headrace.core.limits import Limits
 from headrace.core.line import Priority
 from headrace.core.netguard import Policy, UrlRefused, check_url
 from headrace.core.request import FINAL, RequestId
-from headrace.core.routes import Route, RouteTable, UnknownPath
+from headrace.core.routes import Route, RouteTable, UnknownPath, parse_endpoint_id
 from headrace.gateway.answers import Answer, request_id_header, value_answer
 from headrace.gateway.attach import last_seen, watch
 from headrace.gateway.body import HeldBytes, check_media_type, check_object, read_body
@@ -246,11 +246,15 @@ _CANCELLED: Final = {
 
 
 def _app_of(text: str, routes: RouteTable) -> str | None:
-    """Return the app that a path before `/requests/` names; an endpoint's own path may stand behind it."""
+    """Return the app that a path before `/requests/` names; an endpoint's own path may stand behind it.
+
+    It may be one that is not served any more: what was queued for it can be followed and stopped all the same.
+    """
     try:
-        return routes.app_of(f"/{text}")[0].name
-    except UnknownPath:
+        app = parse_endpoint_id(f"/{text}").app
+    except ValueError:
         return None
+    return routes.aliases.get(app, app)
 
 
 def _query(call: Call, name: str) -> str | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -75,6 +75,7 @@ class Queue:
         self._accepting: set[asyncio.Task[RequestId]] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._is_open = False
+        self._unserved: dict[str, float] = {}  # apps that are queued for and not served: since when
         self._rest: asyncio.TimerHandle | None = None  # while it runs, nothing is begun
         self.on_webhook: Callable[[], None] = lambda: None  # a request has ended that has one
 
@@ -120,12 +121,34 @@ class Queue:
 
     async def _expire(self) -> None:
         while True:
+            self._look_for_unserved()
             await asyncio.sleep(self.limits.expire_every_s)
             try:
                 while (await self.store.expire(self.now(), limit=EXPIRE_AT_ONCE)).has_more:
                     await asyncio.sleep(EXPIRE_PAUSE_S)
             except (StoreUnavailable, StoreBusy) as fault:
                 _log.warning("old requests were not forgotten: %s", fault)
+
+    def _look_for_unserved(self) -> None:
+        """Say whom nobody here serves, and end those who have waited for that too long."""
+        for app, line in self._lines.items():
+            if not line or app in self._catalog.routes.apps:
+                self._unserved.pop(app, None)
+                continue
+            now = self.now()
+            if app not in self._unserved:
+                _log.warning("%d queued requests wait for %s, which is not served here", len(line), app)
+            elif now - self._unserved[app] < self.limits.unserved_wait_s:
+                continue
+            else:
+                waiting = [ticket for ticket in self._tickets.values() if ticket.new.app == app]
+                self.begin_task(self._end_unserved(waiting), f"end of what waits for {app}")
+            self._unserved[app] = now
+
+    async def _end_unserved(self, waiting: Sequence[Ticket]) -> None:
+        for ticket in waiting:
+            if ticket.new.app not in self._catalog.routes.apps:
+                await self._end_queued(ticket, RequestError("not_found", "The app is not served any more."))
 
     # --- callers ----------------------------------------------------------------------------------------
 
@@ -326,9 +349,13 @@ class Queue:
             "The request did not start within the time its caller gave it.",
             headers={"X-Fal-Request-Timeout-Type": "user"},
         )
+        await self._end_queued(ticket, error)
+
+    async def _end_queued(self, ticket: Ticket, error: RequestError) -> None:
+        """Let a request fail that waits, unless it has just begun."""
         outcome = outcome_of(State.FAILED, error, ticket.new.id, self.now())
         await ask(lambda: self.store.end_queued(ticket.new.id, outcome))
-        await ask(lambda: self.let_go(ticket))  # unless it has just begun
+        await ask(lambda: self.let_go(ticket))
 
     def attempt(self, ticket: Ticket, pool: Pool) -> Coroutine[Any, Any, None]:
         """Have an attempt at a request whose turn it is."""
