@@ -129,8 +129,8 @@ class Exchange:
                     proxy_headers=None if proxy is None else proxy.headers,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            is_secret = _words(error, request) != str(error)  # then it is in no traceback either
-            raise _typed(error, request, patience, waited_s) from (error.__cause__ if is_secret else error)
+            is_reworded = _words(error, request) != str(error)  # it told a key: then it is in no traceback either
+            raise _typed(error, request, patience, waited_s) from (error.__cause__ if is_reworded else error)
         return cls(request, response)
 
     async def read(self, patience: Patience, waited_s: float) -> bytes:
