@@ -189,8 +189,8 @@ class Caller:
             await asyncio.sleep(wait_s)
             wait_s = min(20.0, wait_s * 1.7)
             call = await self._ask("GET", "status")
-            if call.status == 404:
-                return
+            if call.status == 404 or not (self.world.is_storm or self.world.is_served(self.wish.app)):
+                return  # it is forgotten, or nothing will ever come
             if call.status == 200:
                 break
         for _ in range(2):

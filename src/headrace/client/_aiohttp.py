@@ -129,7 +129,7 @@ class Exchange:
                     proxy_headers=None if proxy is None else proxy.headers,
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            is_reworded = _words(error, request) != str(error)  # it told a key: then it is in no traceback either
+            is_reworded = _words(error, request) != str(error)  # a key was in it: no traceback tells that either
             raise _typed(error, request, patience, waited_s) from (error.__cause__ if is_reworded else error)
         return cls(request, response)
 
