@@ -40,14 +40,13 @@ class Deadlock(Exception):
 
 
 class _NumberedTask(asyncio.Task[Any]):
-    """A task that hashes by its number: the order of a set is then the same in every run."""
+    """A task that hashes by its number in its world: the order of a set is then the same in every run of it."""
 
-    _numbers = itertools.count(1)
     life = 0
 
-    def __new__(cls, *_: object, **__: object) -> _NumberedTask:
+    def __new__(cls, *_: object, loop: VirtualLoop, **__: object) -> _NumberedTask:
         task = super().__new__(cls)
-        task._number = next(cls._numbers)
+        task._number = next(loop.numbers)
         return task
 
     def __hash__(self) -> int:
@@ -63,7 +62,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._selector = self  # of which BaseEventLoop wants `select` alone
         self._now = 0.0
         self._turns_at_once = 0
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)  # of tasks
         self.after_turn: Callable[[], None] = lambda: None
         self.at_rest: Callable[[], None] = lambda: None
         self.tasks: list[_NumberedTask] = []  # every one that was ever made, but for those of the dead

@@ -230,7 +230,8 @@ class World:
         starting.add_done_callback(self.must_be_well, context=self.loop.outside)
         await node.has_begun.wait()
         if node.fault is not None:
-            self.note(f"the node does not start: {node.fault}")
+            told = str(node.fault).replace(str(self.disk.folder), "DATA_DIR")  # which is another in every run
+            self.note(f"the node does not start: {told}")
         if node.fault is not None and node.life > 1:  # of the first there is nothing left
             node.die()
 

@@ -210,6 +210,22 @@ def test_when_all_is_too_much_the_oldest_go_before_their_time(tmp_path):
     assert any(kept)
 
 
+def test_a_step_forgets_no_more_before_its_time_than_it_takes(tmp_path):
+    async def go():
+        async with a_store(tmp_path, bytes_max=2_000_000) as store:
+            ids = [
+                await ended(store, outcome=an_outcome(body=b"x" * 100_000, at=2_000.0 + at)) for at in range(21)
+            ]
+            while (await store.expire(2_030.0, limit=100)).has_more:
+                pass
+            return [await store.get(id_) is not None for id_ in ids]
+
+    kept = asyncio.run(go())
+
+    assert kept == sorted(kept)
+    assert 1 <= kept.count(False) <= 4
+
+
 def test_a_request_is_kept_until_its_webhook_is_delivered(tmp_path):
     async def go():
         async with a_store(tmp_path) as store:

@@ -47,15 +47,19 @@ def expire(connection: sqlite3.Connection, now: float, limit: int, settings: Sto
     _drop_old_letters(connection, now - settings.dead_letter_age_s, limit)
     ages = {"large_before": now - settings.large_result_age_s, "before": now - settings.result_age_s}
     chosen = connection.execute(SQL["aged"], {**ages, "limit": limit}).fetchall()
-    if not chosen and _bytes_in_use(connection) > settings.bytes_max:
+    excess = 0 if chosen else _bytes_in_use(connection) - settings.bytes_max
+    if excess > 0:
         chosen = connection.execute(SQL["oldest"], {"limit": limit}).fetchall()
-    within = sum(total <= settings.expire_bytes_max for total in accumulate(size for _, size in chosen))
+    totals = list(accumulate(size for _, size in chosen))
+    within = sum(total <= settings.expire_bytes_max for total in totals)
+    if excess > 0:  # no more of those whose time has not come than it takes
+        within = min(within, 1 + sum(total < excess for total in totals))
     numbers = [number for number, _ in chosen[: max(1, within)]]
     if numbers:
         gone = (json.dumps(numbers),)
         for query in ("expire_results", "expire_events", "expire_logs", "expire_requests"):
             connection.execute(SQL[query], gone)
-    has_more = len(chosen) == limit or len(numbers) < len(chosen)
+    has_more = excess <= 0 and (len(chosen) == limit or len(numbers) < len(chosen))
     return Expired(
         len(numbers), has_more=has_more or (bool(numbers) and _bytes_in_use(connection) > settings.bytes_max)
     )
