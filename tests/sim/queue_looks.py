@@ -44,7 +44,8 @@ class QueueLooks:
             self._check_known(record, is_calm)
             if not is_calm:
                 continue
-            if record.attempt == 0 and world.records._is_by_same_clock(record):
+            # A node that leaves keeps nobody's deadlines while it sees its last runners off: the next one does.
+            if record.attempt == 0 and node.queue._is_open and world.records._is_by_same_clock(record):
                 late_s = now - max(record.due, node.began_at) - _LATE_S
                 self._that(late_s <= 0, f"{record.id} should have started {late_s:.3f} s ago, and nobody is told")
             if record.state != "queued" and not node.is_stopping and calm_s > world.limits.lease_s / 3 + _LATE_S:
