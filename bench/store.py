@@ -33,14 +33,15 @@ BODY = b'{"prompt": "a watercolour of a mill by a river, early in the morning", 
 SLICE_S = 0.5
 
 #: As many ended requests as asked for, an hour of them, without going through the front door one by one. Their ids are
-#: as a node makes them (`core/request.py`): the second, then chance.
+#: as a node makes them (`core/request.py`): the minute, then chance.
 FILL = """
 INSERT INTO requests (id, app, endpoint, view, owner, headers, priority, may_retry, state, attempt, created_at,
     started_at, finished_at, status, result_bytes, spare_since)
 WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < :many)
-SELECT printf('%08x', :now - 3600 + n * 3600.0 / :many) || lower('-' || hex(randomblob(2)) || '-' || hex(randomblob(2))
-    || '-' || hex(randomblob(2)) || '-' || hex(randomblob(6))), 'bench/old', '', 'run', 'hr_aaaaaaaaaaaa', '{"user-agent": "bench"}', 0, 1,
-    'completed', 1, :now - 3600 + n * 3600.0 / :many, :now, :now, 200, 40, :now - 3600 + n * 3600.0 / :many
+SELECT printf('%03x', (:now - 3600 + n * 3600.0 / :many) / 64 & 4095) || substr(lower(hex(randomblob(4))), 1, 5)
+    || lower('-' || hex(randomblob(2)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2)) || '-'
+    || hex(randomblob(6))), 'bench/old', '', 'run', 'hr_aaaaaaaaaaaa', '{"user-agent": "bench"}', 0, 1, 'completed', 1,
+    :now - 3600 + n * 3600.0 / :many, :now, :now, 200, 40, :now - 3600 + n * 3600.0 / :many
 FROM count
 """
 FILL_RESULTS = "INSERT INTO results SELECT number, '{}', zeroblob(40) FROM requests WHERE app = 'bench/old'"
