@@ -102,7 +102,8 @@ class Records:
         bound = min(caller.wish.queue_max, world.limits.queue_max)
         self._that(id_ not in self.all, f"{id_} is stored twice")
         self._that(queued < bound, f"{id_} is queued behind {queued}, its caller allows {bound}")
-        self._that(number > max((one.number for one in self.all.values()), default=0), f"{id_} is no younger")
+        kept = (one.number for one in self.all.values() if one.id not in self.gone)  # another's is free again
+        self._that(number > max(kept, default=0), f"{id_} is no younger")
         path, their_key = caller.wish.path, caller.wish.key
         twins = [
             one.id for one in self.all.values()

@@ -225,3 +225,27 @@ def _late(run):
         await run(queue)
 
     return late
+
+
+def test_who_begins_while_the_store_cannot_tell_that_it_is_too_late_is_not_too_late():
+    class FailsAtTheDeadline(QueueScene):
+        def __init__(self):
+            super().__init__()
+            self._courses = iter([Course(events=1, first_s=1.3), Course(events=1, end="dies")])
+
+        def course(self):
+            return next(self._courses, Course())
+
+        async def storm(self):
+            self.caller()
+            await asyncio.sleep(0.1)
+            self.caller(headers={"x-fal-request-start-timeout": "1"}, start_timeout_s=1.0)
+            await asyncio.sleep(0.95)
+            self.fail_once("commit")  # at 1.1 s; it begins at 1.3, its runner dies, and at 2.1 it is in line again
+            await asyncio.sleep(60)
+
+    world = FailsAtTheDeadline()
+    world.run()
+
+    assert ["completed", "completed"] == world.endings()
+    assert [1, 2] == [one.attempt for one in world.records.all.values()]

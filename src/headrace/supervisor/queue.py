@@ -352,9 +352,14 @@ class Queue:
         await self._end_queued(ticket, error)
 
     async def _end_queued(self, ticket: Ticket, error: RequestError) -> None:
-        """Let a request fail that waits, unless it has just begun."""
-        outcome = outcome_of(State.FAILED, error, ticket.new.id, self.now())
-        await ask(lambda: self.store.end_queued(ticket.new.id, outcome))
+        """Let a request fail that waits, unless it begins before the store can tell."""
+        outcome, begun = outcome_of(State.FAILED, error, ticket.new.id, self.now()), ticket.attempt
+
+        async def end() -> None:
+            if ticket.attempt == begun:  # else it has begun while the store failed, and waits to be tried again
+                await self.store.end_queued(ticket.new.id, outcome)
+
+        await ask(end)
         await ask(lambda: self.let_go(ticket))
 
     def attempt(self, ticket: Ticket, pool: Pool) -> Coroutine[Any, Any, None]:
