@@ -112,7 +112,7 @@ class Fleet:
     async def run(self, first: RunnerProcess | None) -> None:
         """Keep the app's runners up until cancelled or wound down; `first`, if given, has imported the target."""
         if first is not None and not self._sees_devices:
-            await _kill(first)  # it saw every device, and what it imported may have made a note of them
+            await first.kill()  # it saw every device, and what it imported may have made a note of them
             first = None
         self._spare = first
         try:
@@ -128,7 +128,7 @@ class Fleet:
             if self._retry is not None:
                 self._retry.cancel()
             if self._spare is not None:
-                await _kill(self._spare)
+                await self._spare.kill()
 
     async def first_outcome(self) -> str | None:
         """Wait until the app is ready or has failed to be; return the fault, if any."""
@@ -246,7 +246,7 @@ class Fleet:
                 await process.link.ready
         except BaseException as error:
             try:
-                await _kill(process)
+                await process.kill()
             finally:
                 self._meters.runner_ended("load_failed")
             if isinstance(error, RequestError):  # its link broke: it died, and may have said of what
@@ -331,15 +331,6 @@ class Fleet:
     def retry_after_s(self) -> int:
         """Seconds until the next try to start a runner, at least 1: what `Retry-After` says."""
         return max(1, round(self._not_before - self._now()))
-
-
-async def _kill(process: RunnerProcess) -> None:
-    """End a process. The node may leave meanwhile, but not before all of it is gone."""
-    try:
-        await process.kill()
-    except asyncio.CancelledError:
-        await process.kill()
-        raise
 
 
 def _told(error: Exception, app: AppSpec) -> str:

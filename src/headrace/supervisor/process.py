@@ -143,7 +143,14 @@ class RunnerProcess:
         await self.kill()
 
     async def kill(self) -> None:
-        """End the process and its group at once, and wait until all of it is gone."""
+        """End the process and its group at once, and wait until all of it is gone, cancelled or not."""
+        try:
+            await self._kill()
+        except asyncio.CancelledError:  # the node leaves, but not before that
+            await self._kill()
+            raise
+
+    async def _kill(self) -> None:
         self._signal(signal.SIGKILL)
         self.link.abort()
         await self._process.wait()
