@@ -64,7 +64,7 @@ def subscribe_with_updates(settings):
     enqueued, updates = [], []
     result = yield (
         "subscribe",
-        [f"{ZOO}/async", {"n": 3, "pause": 0.2}],
+        [f"{ZOO}/async", {"n": 3, "pause": 1}],
         {
             "with_logs": True,
             "on_enqueue": enqueued.append,
