@@ -137,23 +137,33 @@ def test_a_start_deadline_that_passed_while_there_was_no_node_is_told_by_the_nex
 # --- stopping ---------------------------------------------------------------------------------------------------
 
 
-def test_a_node_that_stops_does_not_wait_for_who_waits():
-    class Stops(QueueScene):
-        def course(self):
-            return Course(events=1, first_s=5.0)
+class Stops(QueueScene):
+    """Has a node stop that could drain for a minute, and another go on, while a model takes five seconds."""
 
+    def __init__(self):
+        super().__init__(dataclasses.replace(QUIET, drain_s=60.0))
+
+    def course(self):
+        return Course(events=1, first_s=5.0)
+
+    async def stop_and_start(self):
+        began_at = self.loop.time()
+        await self.node.stop()
+        self.took_s = self.loop.time() - began_at
+        await self._start()
+        await asyncio.sleep(20)
+
+
+def test_a_node_that_stops_does_not_wait_for_who_waits():
+    class OneWaits(Stops):
         async def storm(self):
             self.caller()
             await asyncio.sleep(0.2)
             self.caller((0.1, "stream"))
             await asyncio.sleep(1)
-            began_at = self.loop.time()
-            await self.node.stop()
-            self.took_s = self.loop.time() - began_at
-            await self._start()
-            await asyncio.sleep(20)
+            await self.stop_and_start()
 
-    world = Stops(dataclasses.replace(QUIET, drain_s=60.0))
+    world = OneWaits()
     world.run()
 
     assert world.took_s < 10
@@ -161,21 +171,14 @@ def test_a_node_that_stops_does_not_wait_for_who_waits():
 
 
 def test_a_node_that_stops_does_not_wait_for_an_attempt_that_it_will_not_make():
-    class Stops(QueueScene):
-        def course(self):
-            return Course(events=1, first_s=5.0)
-
+    class ItsRunnerDies(Stops):
         async def storm(self):
             self.caller()
             await asyncio.sleep(1)
-            began_at = self.loop.time()
             self.later(1.0, lambda: self.kernel.children[1_000].end(1))
-            await self.node.stop()
-            self.took_s = self.loop.time() - began_at
-            await self._start()
-            await asyncio.sleep(20)
+            await self.stop_and_start()
 
-    world = Stops(dataclasses.replace(QUIET, drain_s=60.0))
+    world = ItsRunnerDies()
     world.run()
 
     assert world.took_s < 10

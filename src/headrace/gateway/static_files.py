@@ -45,9 +45,8 @@ class StaticFile:
     def read(cls, name: str, media_type: bytes, *extra: tuple[bytes, bytes]) -> StaticFile:
         """Read a file of the folder `static`."""
         body = (_FOLDER / name).read_bytes()
-        etag = b'W/"%b"' % hashlib.sha256(body).hexdigest()[:32].encode(
-            "ascii"
-        )  # weak: packed or not, it is the same
+        # Weak: packed or not, it is the same file.
+        etag = b'W/"%b"' % hashlib.sha256(body).hexdigest()[:32].encode("ascii")
         headers = [
             (b"content-type", media_type),
             (b"etag", etag),
