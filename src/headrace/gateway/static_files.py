@@ -1,4 +1,4 @@
-"""Files that are served as they lie in the package: which path has which, read and packed once, with ETags.
+"""Files that are served as they lie in the package: which path has which, read once, with ETags.
 
 Those of `PUBLIC` are scripts that any page may load, as from anybody's CDN: they need no key and are not asked
 where the page is from. They hold nothing that is not in the package itself.
@@ -6,6 +6,7 @@ where the page is from. They hold nothing that is not in the package itself.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import re
@@ -34,10 +35,9 @@ _OPEN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file, as it is and for who takes gzip, and the headers that it always has."""
+    """One file, and the headers that it always has."""
 
     body: bytes
-    packed: bytes
     etag: bytes
     headers: Headers
 
@@ -55,7 +55,7 @@ class StaticFile:
             (b"x-content-type-options", b"nosniff"),
             *extra,
         ]
-        return cls(body, gzip.compress(body, mtime=0), etag, headers)
+        return cls(body, etag, headers)
 
 
 #: What any page may load.
@@ -63,6 +63,11 @@ PUBLIC: Final[Mapping[str, StaticFile]] = {
     "/sdk/headrace.js": StaticFile.read("headrace.js", b"text/javascript; charset=utf-8", *_OPEN),
     "/sdk/headrace.d.ts": StaticFile.read("headrace.d.ts", b"text/plain; charset=utf-8", *_OPEN),
 }
+
+
+@functools.cache
+def _packed(body: bytes) -> bytes:
+    return gzip.compress(body, mtime=0)
 
 
 def answer(file: StaticFile, call: Call) -> None:
@@ -74,6 +79,6 @@ def answer(file: StaticFile, call: Call) -> None:
         return
     body = file.body
     if _GZIP.search(call.headers.get("accept-encoding", "")):
-        body = file.packed
+        body = _packed(body)
         headers.append((b"content-encoding", b"gzip"))
     call.answer((200, [*headers, (b"content-length", b"%d" % len(body))], body))
