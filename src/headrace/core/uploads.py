@@ -19,8 +19,7 @@ from typing import Any, Final, NewType
 from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
-from headrace.core.media import clean_type
-from headrace.core.stored_file import NewFile, StoredPart, name_for, path_of
+from headrace.core.stored_file import NewFile, StoredPart, path_of
 
 UploadId = NewType("UploadId", str)
 
@@ -49,9 +48,9 @@ class Upload:
     @property
     def file_path(self) -> str:
         """The path of the file's address, known before there is a file."""
-        content_type = clean_type(self.new.content_type)
         assert self.new.id is not None, "it was chosen with the promise"
-        return path_of(self.new.id, name_for(self.new.name, content_type))
+        assert self.new.name is not None, "it was made good when the upload began"
+        return path_of(self.new.id, self.new.name)
 
     def opens(self, key: str) -> bool:
         """Whether `key` is this upload's, compared in constant time."""
