@@ -11,7 +11,7 @@ from tests.support.official import need_node
 from tests.support.server import running_server
 
 ENTRY = 'import { fal } from "@fal-ai/client"; globalThis.fal = fal;'
-PAGE = '<!doctype html><meta charset="utf-8"><script src="/fal.js"></script>'
+PAGE = '<!doctype html><link rel=icon href=data:,><meta charset="utf-8"><script src="/fal.js"></script>'
 
 
 @pytest.fixture(scope="module")

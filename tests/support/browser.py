@@ -83,7 +83,8 @@ class Site:
 @contextlib.contextmanager
 def site(pages: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Iterator[Site]:
     """Serve pages and scripts from a port of their own, by path, until the block ends. `/` is there in any case."""
-    texts = {"/": "<!doctype html><title>A page</title>", "/favicon.ico": "", **pages}
+    # An icon of its own: one that a browser asks for at its leisure may still be on its way when the site closes.
+    texts = {"/": "<!doctype html><title>A page</title><link rel=icon href=data:,>", "/favicon.ico": "", **pages}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
