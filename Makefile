@@ -24,6 +24,8 @@ help: ## Say what there is
 demo: $(READY) ## A real model in this terminal (ARGS=--once ends after one stream)
 	@$(BIN)/headrace demo $(ARGS)
 
+# The tests start hundreds of processes. Where bytecode may not be kept, each of them compiles all it imports.
+test: export PYTHONDONTWRITEBYTECODE =
 test: check ## Check the code, then run every test (ARGS goes to pytest)
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 

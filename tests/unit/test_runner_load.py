@@ -149,6 +149,20 @@ def test_the_file_sees_what_a_script_sees(tmp_path):
     assert (str(tmp_path), [str(tmp_path / "script.py")]) == sys.modules["script"].SEEN
 
 
+def test_an_edit_is_seen_however_soon_and_small_it_is(tmp_path, monkeypatch):
+    """Python's kept bytecode is of the same file when size and second are: the file is compiled anew each time."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "edited.py"
+    seen = []
+    for word in ("one", "two"):
+        file.write_text(f"WORD = {word!r}\n{GOOD}")
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        load(str(file))
+        seen.append(sys.modules.pop("edited").WORD)
+
+    assert ["one", "two"] == seen
+
+
 def test_a_files_classes_can_be_pickled_and_have_type_hints(tmp_path):
     (tmp_path / "my-model.py").write_text(
         "from __future__ import annotations\nimport dataclasses\n"

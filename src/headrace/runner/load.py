@@ -10,12 +10,13 @@ Whatever goes wrong is a `FileFault` with the line of the author's own file. Thi
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import re
 import sys
 import traceback
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Final, TypeGuard
 
 from headrace.app import App
@@ -74,6 +75,16 @@ def _split(target: str) -> tuple[str, str | None]:
     return source, class_name
 
 
+class _AsItStands(importlib.machinery.SourceFileLoader):
+    """Runs a file as it stands, never from bytecode kept beside it.
+
+    Python tells a file from the one it kept by size and whole second: a second edit within one would go unseen.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  # importlib's signature
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _import_file(file: str) -> ModuleType:
     """Import a file as `python file.py` would see it, but under its own name, so that its classes pickle."""
     if not os.path.isfile(file):  # noqa: PTH113
@@ -84,7 +95,7 @@ def _import_file(file: str) -> ModuleType:
     name = re.sub(r"\W", "_", base.removesuffix(".py"))
     if name in sys.modules or name in sys.stdlib_module_names:
         name = f"_headrace_{name}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=_AsItStands(name, file))
     assert spec is not None  # its name ends in .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
