@@ -11,7 +11,9 @@ FINAL_CHUNK = b"\r\n0\r\n\r\n"
 
 KEEP_ALIVE_S = 1.0
 
-APPS = f"KEEP_ALIVE_S = {KEEP_ALIVE_S}\n" + """
+APPS = (
+    f"KEEP_ALIVE_S = {KEEP_ALIVE_S}\n"
+    + """
 import asyncio, os
 import headrace
 
@@ -44,6 +46,7 @@ class Lazy(Wide, name="me/lazy", min_concurrency=0, max_concurrency=1):
 class Pairs(Wide, name="me/pairs", min_concurrency=0, max_concurrency=2, max_multiplexing=2):
     pass
 """
+)
 
 
 @pytest.fixture(scope="module")
