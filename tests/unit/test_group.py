@@ -48,8 +48,8 @@ def running(code: str, *args: str) -> Iterator[tuple[int, str]]:
 
 
 def soon(claim) -> bool:
-    """Whether a claim comes true within ten seconds."""
-    deadline = time.monotonic() + 10
+    """Whether a claim comes true within half a minute."""
+    deadline = time.monotonic() + 30
     while not claim():
         if time.monotonic() > deadline:
             return False
@@ -134,7 +134,7 @@ def test_a_zombie_leader_is_not_alive_but_the_child_it_left_is():
 def test_a_group_whose_leader_nobody_waits_for_is_gone_all_the_same():
     with running(CHILD + SLEEP) as (leader, _):
         os.killpg(leader, signal.SIGKILL)
-        is_gone = asyncio.run(groups.gone(leader, timeout_s=10))
+        is_gone = asyncio.run(groups.gone(leader, timeout_s=60))
 
         assert is_gone
         assert groups.state_of(leader) == "Z"
@@ -166,7 +166,7 @@ def test_a_living_group_is_not_gone_at_the_deadline():
 def test_waiting_for_a_group_lets_the_loop_work_and_ends_with_it():
     async def go(leader: int) -> bool:
         asyncio.get_running_loop().call_later(0.05, os.killpg, leader, signal.SIGKILL)
-        return await groups.gone(leader, timeout_s=10)
+        return await groups.gone(leader, timeout_s=60)
 
     with running(SLEEP) as (leader, _):
         assert asyncio.run(go(leader))
