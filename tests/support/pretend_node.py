@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,8 @@ from headrace.core.frames import FrameReader, Kind, encode, pieces
 from headrace.core.limits import Limits
 
 PLENTY = 1 << 30
-DEADLINE_S = 20.0
+#: Seconds a runner may take for anything. It is a process of its own, and its start costs seconds on a busy machine.
+DEADLINE_S = 60.0
 
 
 class RunnerGone(Exception):
@@ -110,12 +111,12 @@ class PretendNode:
 
     # --- up -----------------------------------------------------------------------------------------------
 
-    def pump(self, timeout_s: float) -> bool:
+    def pump(self, timeout_s: float, bytes_max: int = 1 << 20) -> bool:
         """Read once, for at most `timeout_s`; say whether anything came. Raises `RunnerGone`."""
         if not select.select([self.socket], [], [], timeout_s)[0]:
             return False
         try:
-            data = self.socket.recv(1 << 20)
+            data = self.socket.recv(bytes_max)
         except ConnectionError:
             data = b""
         if not data:
@@ -134,6 +135,11 @@ class PretendNode:
             if left <= 0 or not self.pump(left):
                 raise TimeoutError(f"nothing on stream {stream} for {deadline_s} s; the runner's log:\n{self.log}")
         return self._unread[stream].popleft()
+
+    def read_until(self, is_true: Callable[[], object]) -> None:
+        """Read until `is_true()` of what has come."""
+        while not is_true():
+            assert self.pump(DEADLINE_S), f"nothing for {DEADLINE_S} s; the runner's log:\n{self.log}"
 
     def is_quiet(self, seconds: float) -> bool:
         """Whether the runner sends nothing at all for so long."""

@@ -1,13 +1,13 @@
 """A real runner process behind a pretend node: the four kinds, credit, cancelling, emit, fairness."""
 
 import json
-import time
 
 import pytest
 
 from headrace.core.frames import Kind
-from headrace.core.limits import Limits, cost_of
-from tests.support.pretend_node import PretendNode
+from headrace.core.limits import EVENT_OVERHEAD_BYTES, Limits, cost_of
+from tests.support.pretend_node import DEADLINE_S, PretendNode
+from tests.support.server import eventually
 
 MODELS = '''
 import asyncio, contextvars, threading, time
@@ -20,6 +20,7 @@ from pydantic import BaseModel, field_validator
 ENDED = {}          # name -> when its `finally` ran, time.monotonic()
 MADE = {}           # name -> items made so far
 POOL = ThreadPoolExecutor(2)
+IS_OVER = threading.Event()  # a test knows that the request has ended
 MINE = contextvars.ContextVar("mine", default=0)
 
 
@@ -227,19 +228,24 @@ class Models(headrace.App, name="t/models", max_multiplexing=16):
     def late(self, input: Count):
         request, told = self.current_request, []
         def work():
-            time.sleep(0.05)
+            IS_OVER.wait()
             try:
                 request.emit({})
             except BaseException as error:
                 MADE["late"] = f"{type(error).__name__}: {error}"
-        threading.Thread(target=work).start()
+        threading.Thread(target=work, daemon=True).start()
         return {"done": True}
 
     # --- asked by the tests
 
+    @headrace.endpoint("/is-over")
+    async def is_over(self, input):
+        IS_OVER.set()
+        return {}
+
     @headrace.endpoint("/when-ended")
     async def when_ended(self, input: Count):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while input.name not in ENDED and time.monotonic() < deadline:
             await asyncio.sleep(0.002)
         return {"at": ENDED.get(input.name)}
@@ -399,6 +405,11 @@ def test_fifteen_flat_out_threads_make_no_more_than_their_windows(node):
     streams = [
         node.start("/generator", {"n": 10**9, "name": f"flat-{i}", "pad": 100}, window=window) for i in range(15)
     ]
+
+    def spent_on(stream: int) -> int:
+        return node.bytes_of[stream] + EVENT_OVERHEAD_BYTES * node.order.count((Kind.EVENT, stream))
+
+    node.read_until(lambda: all(spent_on(stream) >= window for stream in streams))
     while not node.is_quiet(0.3):
         pass
     made = result(node, "/made")["made"]
@@ -456,11 +467,10 @@ def test_a_big_event_of_one_stream_does_not_hold_up_another(tmp_path):
     with PretendNode(str(tmp_path / "mixed.py")) as node:
         node.setup()
         big = node.start("/big")
-        node.pump(10)  # its first pieces have left; the rest cannot, while nobody reads
+        # A few of its first pieces have come, and the sockets hold some more; the rest cannot leave.
+        assert node.pump(DEADLINE_S, 1 << 16)
         small = node.start("/small")
-        deadline = time.monotonic() + 20
-        while not (tmp_path / "small-is-done").exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
+        eventually((tmp_path / "small-is-done").exists, "the small ones are made")
         small_events, _ = node.finish(small)
         big_events, error = node.finish(big)
 
@@ -556,14 +566,15 @@ def test_nothing_is_left_behind_by_two_hundred_cancelled_calls(node):
             node.cancel(stream)
             node.finish(stream)
 
-    two_hundred()  # the first round leaves the threads that are kept
-    before = result(node, "/left")
-    two_hundred()
-    deadline = time.monotonic() + 10
-    while (after := result(node, "/left")) != before and time.monotonic() < deadline:
-        pass
+    # The first round leaves the threads that are kept, and one whose last thread was late leaves another of these.
+    left = []
 
-    assert before == after
+    def left_no_more() -> bool:
+        two_hundred()
+        left.append(result(node, "/left"))
+        return left[-1:] == left[-2:-1]
+
+    eventually(left_no_more, f"a round that leaves what the one before left, not {left}", seconds=DEADLINE_S)
 
 
 def test_nothing_of_one_request_is_seen_by_the_next_in_its_thread(node):
@@ -627,11 +638,13 @@ def test_a_thread_without_a_context_is_never_guessed_among_several(node):
 def test_what_is_emitted_after_the_end_is_refused(node):
     stream = node.start("/emit/late")
     assert ([{"done": True}], None) == node.finish(stream)
-    deadline = time.monotonic() + 10
-    while "late" not in (made := result(node, "/made")["made"]) and time.monotonic() < deadline:
-        pass
+    node.call("/is-over")
+    eventually(lambda: "late" in result(node, "/made")["made"], "it has tried")
 
-    assert f"RuntimeError: request r-{stream} is over; nothing more can be emitted for it" == made["late"]
+    assert (
+        f"RuntimeError: request r-{stream} is over; nothing more can be emitted for it"
+        == result(node, "/made")["made"]["late"]
+    )
 
 
 def test_ping_is_answered_while_a_thread_is_busy(node):

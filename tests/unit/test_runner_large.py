@@ -5,13 +5,13 @@ The pretend node reads with the limits that it told the runner, and raises `BadF
 
 import json
 import signal
-import time
 
 import pytest
 
 from headrace.core.frames import Kind
 from headrace.core.limits import Limits
-from tests.support.pretend_node import PretendNode
+from tests.support.pretend_node import DEADLINE_S, PretendNode
+from tests.support.server import eventually
 
 MIB = 1 << 20
 
@@ -208,6 +208,7 @@ def test_four_results_of_thirty_mebibytes_share_the_link(node, path):
 def test_while_large_events_wait_no_stream_makes_more_of_them(node):
     window = Limits().window_bytes
     streams = [node.start("/blocks", {"size": MIB}, window=window) for _ in range(48)]
+    node.read_until(lambda: all((Kind.EVENT, stream) in node.order for stream in streams))
     while not node.is_quiet(0.5):
         pass
     (made,), _ = node.call("/made", b"")
@@ -221,11 +222,9 @@ def test_a_runner_told_to_leave_sends_its_finished_results_first(file):
     with PretendNode(str(file), limits={"kill_grace_s": 60.0}) as node:
         node.setup()
         stream = node.start("/async-def", {"size": 8 * MIB})
-        node.pump(20)  # its first pieces have left, and so it is made
+        assert node.pump(DEADLINE_S, 1 << 16)  # its first pieces have left, and so it is made
         node.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 20
-        while not (file.parent / "torn-down").exists() and time.monotonic() < deadline:
-            time.sleep(0.005)
+        eventually((file.parent / "torn-down").exists, "it is torn down")
         events, error = node.finish(stream)
 
         assert ([8 * MIB - 10], None) == ([len(event["pad"]) for event in events], error)

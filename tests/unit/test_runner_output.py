@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 
 import pytest
 
@@ -200,16 +201,18 @@ def test_lines_are_bounded_and_one_each_whatever_is_in_them(node, texts, lines):
 
 
 def test_a_flood_is_dropped_beyond_a_requests_share_of_a_second_and_every_byte_of_it_counted(node):
+    began = time.monotonic()
     stream = node.start("/flood", {"writes": 10, "lines": 10_000, "rest": True})
     node.finish(stream)
+    shares = 2 + int(time.monotonic() - began)  # one a second, however long it was held up, and the first
 
     whole = node.said.count("x" * 99)
     told = [line for line in node.lines if line.dropped]
-    assert 256 * 1024 // (99 + 128) <= whole <= 3 * 256 * 1024 // (99 + 128)
+    assert 256 * 1024 // (99 + 128) <= whole <= shares * 256 * 1024 // (99 + 128)
     assert 10 * 10_000 * 100 == whole * 100 + sum(line.dropped for line in told)
     assert all(f"printed too much: {line.dropped} bytes were dropped" == line.text for line in told)
     assert "rested" == node.said[-1]
-    assert len(node.raw) < 1024 * 1024
+    assert len(node.raw) < shares * 350_000
 
 
 def test_closed_outputs_do_not_keep_a_request_from_being_heard(node):
