@@ -7,6 +7,7 @@ import pytest
 
 from headrace.store.sqlite import StoreSettings
 from headrace.store.sqlite.syncs import Syncs
+from tests.support.server import eventually
 
 PATIENCE_S = 30.0
 
@@ -22,9 +23,10 @@ class Disk:
         self.fails = False
 
     def fdatasync(self, descriptor):
+        fails = self.fails  # as it is when the sync begins
         self.began.release()
         assert self.gate.wait(PATIENCE_S)
-        if self.fails:
+        if fails:
             raise OSError(5, "Input/output error")
         self.made += 1
         os.fsync(descriptor)
@@ -79,10 +81,12 @@ def test_without_a_commit_nothing_is_synced(syncs, disk):
 
 def test_a_sync_that_fails_is_told_and_the_next_one_is_made(syncs, disk, caplog):
     disk.fails = True
+    disk.gate.clear()
     syncs.committed()
     disk.wait_for_one()
     disk.fails = False
-    syncs.committed()
+    syncs.committed()  # before the first one has failed: they share the next
+    disk.gate.set()
     disk.wait_for_one()
 
     syncs.close(PATIENCE_S)
@@ -96,8 +100,7 @@ def test_a_sync_that_fails_is_made_again_without_another_commit(syncs, disk):
     disk.wait_for_one()
     disk.wait_for_one()
     disk.fails = False
-    while not disk.made:
-        disk.wait_for_one()
+    eventually(lambda: disk.made, "a sync is made")
 
     syncs.close(PATIENCE_S)
     assert disk.made == 1
