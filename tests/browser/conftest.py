@@ -22,6 +22,9 @@ from tests.support.server import PATIENCE_S
 #: Seconds a test may take: the first of a file starts a browser and a server.
 TIMEOUT_S = 180
 
+#: Seconds a browser may take to start; Playwright's own 30 are for a machine that has nothing else to do.
+LAUNCH_S = 120
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -33,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def browser() -> Iterator[Browser]:
     need_chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=LAUNCH_S * 1_000)
         yield browser
         browser.close()
 

@@ -1,7 +1,7 @@
 """Media types: what a name means, what a browser is told, what the head of a picture says."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.core.media import (
@@ -116,6 +116,7 @@ def test_the_head_of_a_picture_says_what_it_is_and_how_large(content, type_, siz
     assert picture_size(content) == size
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from([PNG, GIF, JPEG, WEBP_LOSSY, WEBP_LOSSLESS, WEBP_EXTENDED]), st.data())
 def test_a_damaged_head_never_raises(content, data):
     cut = content[: data.draw(st.integers(0, len(content)))]

@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.core.stored_file import (
@@ -144,6 +144,7 @@ def test_there_are_names_enough():
 
 
 @A7
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=400))
 def test_any_name_is_one_step_of_a_path_and_stays_as_it_is(said):
     name = name_for(said, "image/png")
