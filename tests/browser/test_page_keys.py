@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.support.official import key_of, users_environment
 from tests.support.server import PATIENCE_S, ROOT, running_server
+from tests.support.toxic import Toxic
 
 SHOWS = ROOT / "tests/browser/models/shows.py"
 
@@ -163,12 +164,17 @@ def test_a_link_with_a_token_goes_by_it_in_a_tab_that_has_another_key_too(server
 
 def test_a_session_ends_with_the_server(page, complaints):
     complaints.expect("401")
-    with running_server(SHOWS, args=()) as server:
-        page.goto(new_link(server))
-        expect(page.get_by_role("heading", name="Apps")).to_be_visible()
-        data, port = server.folder / "data", server.port
-        page.goto("about:blank")  # the page asks from time to time, and there is nobody to answer
-    with running_server(SHOWS, args=("--port", str(port)), data_dir=data) as again:
-        page.goto(again.url)
+    # Both servers are behind one port of ours: theirs, once it is free, may be another process's at once.
+    with Toxic(0) as wire:
+        with running_server(SHOWS, args=()) as server:
+            wire.upstream_port = server.port
+            page.goto(new_link(server).replace(f":{server.port}/", f":{wire.port}/"))
+            expect(page.get_by_role("heading", name="Apps")).to_be_visible()
+            data = server.folder / "data"
+            page.goto("about:blank")  # the page asks from time to time, and there is nobody to answer
+        with running_server(SHOWS, args=(), data_dir=data) as again:
+            wire.upstream_port = again.port
+            page.goto(f"http://127.0.0.1:{wire.port}")
 
-        expect(page.get_by_role("alert")).to_contain_text("ends with the server")
+            expect(page.get_by_role("alert")).to_contain_text("ends with the server")
+            page.goto("about:blank")
