@@ -162,6 +162,7 @@ def cut_wire(upstream_port: int | Sequence[int], cuts: Sequence[int], *, resets:
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+        acceptor.join(DEADLINE_S)  # first, for it may start one more
         for thread in (acceptor, *threads):
             thread.join(DEADLINE_S)
             assert not thread.is_alive(), "the wire's thread does not end"
