@@ -109,6 +109,7 @@ def test_a_sync_that_fails_is_made_again_without_another_commit(syncs, disk):
 def test_a_log_that_is_not_there_is_told_too(tmp_path, disk, caplog):
     syncs = Syncs(tmp_path / "x.db", StoreSettings())
     syncs.committed()
+    eventually(lambda: "the store cannot sync its log: [Errno 2]" in caplog.text, "it is told")
     syncs.close(PATIENCE_S)
 
     assert disk.made == 0
