@@ -73,3 +73,15 @@ def test_a_guardian_that_does_not_read_holds_nobody_up():
         for _ in range(10_000):
             guardian.watch(1_000_000_000)
         os.kill(guardian._process.pid, signal.SIGCONT)
+
+
+def test_a_guardian_that_is_held_up_at_the_end_does_its_work_later(groups, monkeypatch):
+    monkeypatch.setattr(guardians, "END_S", 0.1)
+    with Guardian() as guardian:
+        guardian.watch(groups[0].pid)
+        os.kill(guardian._process.pid, signal.SIGSTOP)
+    assert groups[0].poll() is None
+
+    os.kill(guardian._process.pid, signal.SIGCONT)
+    assert guardian._process.wait(60) == 0
+    assert groups[0].wait(60) == -signal.SIGKILL

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import Final, Self
 
-#: Seconds that it may take to end once the node has hung up. It has nothing to wait for.
+#: Seconds that the node waits for it to end, which it does at once unless somebody stopped it.
 END_S: Final = 5.0
 
 
@@ -66,13 +66,10 @@ class Guardian:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let it do its work, if any is left, and end."""
+        """Let it do its work, if any is left, and end. One that is held up does it without the node."""
         self._pipe.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 def main() -> None:
