@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -15,15 +16,22 @@ import urllib.parse
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.support.server import PATIENCE_S, ROOT, RawStream, data_events, eventually, running_server
+from tests.support.server import PATIENCE_S, ROOT, ZOO, RawStream, data_events, eventually, running_server
 
 DONE = "COMPLETED"
+
+#: Holds each request until the test releases it by its name.
+PATIENT = f"{ROOT / 'tests' / 'fault' / 'models' / 'patient.py'}:Patient"
 
 
 @pytest.fixture(scope="module")
 def server():
-    with running_server() as server:
+    with running_server(ZOO, PATIENT) as server:
         yield server
+
+
+def release(server, name: str) -> None:
+    (server.folder / f"notes.{name}").touch()
 
 
 def submit(server, path="/zoo/zoo/async", body=None, headers=None, query=""):
@@ -119,6 +127,8 @@ def submit_and_lose(server, path, body):
     """Submit, and reset the connection before the server has read a byte: it cannot have answered."""
     server.process.send_signal(signal.SIGSTOP)
     try:
+        stat = pathlib.Path(f"/proc/{server.process.pid}/stat")
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "the server stands still")
         stream = server.open(path, body)
         stream.reset()
     finally:
@@ -255,6 +265,7 @@ def test_a_wrong_input_is_accepted_and_its_result_is_the_422(server):
 
 def test_cancelling_who_waits_removes_it_and_who_has_ended_is_told(server):
     holder = submit(server, "/zoo/single", {"pause": 60, "name": "cancel holder"})
+    eventually(server.saw("hold cancel holder"), "the first one runs")
     waiting = submit(server, "/zoo/single", {"name": "never started"})
 
     assert server.request("PUT", path_of(waiting["cancel_url"])).status == 202
@@ -265,7 +276,7 @@ def test_cancelling_who_waits_removes_it_and_who_has_ended_is_told(server):
     server.request("PUT", path_of(holder["cancel_url"]))
     until_done(server, holder)
     assert "hold never started" not in server.notes()
-    assert "let go cancel holder" in server.notes()
+    eventually(server.saw("let go cancel holder"), "the first one is closed")
 
 
 def test_unknown_requests_are_404(server):
@@ -304,15 +315,21 @@ def test_more_than_the_caller_allows_in_the_queue_is_a_429(server):
 
 
 def test_a_request_whose_runner_dies_is_tried_again(server):
-    submitted = submit(server, "/zoo/single", {"pause": 1.5, "name": "twice"})
+    submitted = submit(server, "/test/patient", {"name": "twice"})
     eventually(server.saw("hold twice"), "the first attempt runs")
-    pid = int(server.log.rpartition("zoo/single is ready (runner ")[2].partition(")")[0])
-    os.kill(pid, signal.SIGKILL)
+    kill_patient(server)
+    release(server, "twice")
 
     result = until_done(server, submitted)
 
     assert (result.status, result.json) == (200, {"name": "twice", "end": True})
     assert server.notes().count("hold twice") == 2
+
+
+def kill_patient(server) -> None:
+    """Kill the runner of `test/patient`, which the test has seen at work."""
+    pid = int(server.log.rpartition("test/patient is ready (runner ")[2].partition(")")[0])
+    os.kill(pid, signal.SIGKILL)
 
 
 def test_a_caller_who_wants_no_retry_gets_the_failure(server):
@@ -324,12 +341,12 @@ def test_a_caller_who_wants_no_retry_gets_the_failure(server):
 
 
 def test_a_reader_with_ids_is_told_that_an_attempt_does_not_count_any_more(server):
-    submitted = submit(server, "/zoo/single", {"pause": 1.5, "name": "rolled back"})
+    submitted = submit(server, "/test/patient", {"name": "rolled back"})
     with RawStream(server.port) as watched:
-        watched.post(f"/zoo/single/requests/{submitted['request_id']}/stream", {})
+        watched.post(f"/test/patient/requests/{submitted['request_id']}/stream", {})
         watched.read_until(b"rolled back")
-        pid = int(server.log.rpartition("zoo/single is ready (runner ")[2].partition(")")[0])
-        os.kill(pid, signal.SIGKILL)
+        kill_patient(server)
+        release(server, "rolled back")
         watched.read_until(b"\r\n0\r\n\r\n")
 
     assert data_events(watched.body) == [
@@ -404,14 +421,14 @@ def test_who_waits_for_an_app_that_the_next_start_does_not_serve_is_told_of_and_
 
 def test_a_node_that_stops_lets_run_what_runs_and_waits_for_nobody_who_waits(tmp_path):
     with (
-        running_server(data_dir=tmp_path) as server,
+        running_server(PATIENT, data_dir=tmp_path) as server,
         RawStream(server.port) as watched,
         RawStream(server.port) as told,
     ):
-        running = submit(server, "/zoo/single", {"pause": 3, "name": "last"})
+        running = submit(server, "/test/patient", {"name": "last"})
         eventually(server.saw("hold last"), "the first one runs")
-        waiting = submit(server, "/zoo/single", {"name": "next"})
-        watched.post(f"/zoo/single/requests/{waiting['request_id']}/stream", {})
+        waiting = submit(server, "/test/patient", {"name": "next"})
+        watched.post(f"/test/patient/requests/{waiting['request_id']}/stream", {})
         told.socket.sendall(
             f"GET {path_of(waiting['status_url'])}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         )
@@ -419,14 +436,16 @@ def test_a_node_that_stops_lets_run_what_runs_and_waits_for_nobody_who_waits(tmp
         server.process.send_signal(signal.SIGTERM)  # it may take a minute: two who wait would make it do so
         told.read_to_end()
         watched.read_to_end()
+        release(server, "last")
         status = server.process.wait(PATIENCE_S)
 
     assert status == 0
     assert "stopping: 1 requests may finish" in server.log
     assert (told.is_whole, [event["status"] for event in data_events(told.body)]) == (False, ["IN_QUEUE"])
     assert (b"503" in watched.head, b"shutting_down" in watched.bytes) == (True, True)
-    with running_server(data_dir=tmp_path) as server:
+    with running_server(PATIENT, data_dir=tmp_path) as server:
         assert server.request("GET", path_of(running["response_url"])).json == {"name": "last", "end": True}
+        release(server, "next")
         assert until_done(server, waiting).json == {"name": "next", "end": True}
 
 
