@@ -14,7 +14,7 @@ import pytest
 
 from headrace.store.sqlite.file import FILE_NAME
 from headrace.supervisor.attempt import NODE
-from tests.support.server import ZOO, eventually, running_server
+from tests.support.server import STARTING_S, ZOO, eventually, running_server
 from tests.support.stores import a_request, a_store
 
 GOOD = """
@@ -63,7 +63,7 @@ FAULTS = [
 
 def headrace(*args: str, cwd=None, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "headrace", *args]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=STARTING_S, **options)
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ import headrace
 
 class Moody(headrace.App, name="me/moody"):
     def setup(self):
-        tries = pathlib.Path(os.environ["ZOO_NOTES"])
-        with tries.open("a") as file:
+        with open(os.environ["ZOO_NOTES"], "a") as file:
             file.write("try\\n")
-        if len(tries.read_text().splitlines()) < 3:
+        mended = pathlib.Path(os.environ["ZOO_NOTES"] + ".mended")
+        if not mended.exists():
             raise RuntimeError("no model today")
 
     @headrace.endpoint("/")
@@ -194,12 +194,15 @@ class Moody(headrace.App, name="me/moody"):
 
 def test_a_setup_that_raises_is_told_by_file_and_line_and_shown_on_ready_until_it_works(tmp_path):
     (tmp_path / "moody.py").write_text(FAILS_THEN_WORKS)
-    with running_server(tmp_path / "moody.py", limits={"restart_backoff_s": 0.5}, until_ready=False) as server:
+    limits = {"restart_backoff_s": 0.5, "restart_backoff_max_s": 1.0}
+    with running_server(tmp_path / "moody.py", limits=limits, until_ready=False) as server:
         eventually(
             lambda: "fault" in server.request("GET", "/ready").json["apps"]["me/moody"], "the fault is shown"
         )
         shown = server.request("GET", "/ready")
         refused = server.post("/me/moody")
+        eventually(lambda: len(server.notes()) >= 2, "it is tried again")
+        (server.folder / "notes.mended").touch()
         eventually(server.is_ready, "it works in the end")
         works = server.post("/me/moody")
 
@@ -212,16 +215,24 @@ def test_a_setup_that_raises_is_told_by_file_and_line_and_shown_on_ready_until_i
     assert works.json == {"works": True}
 
 
+WAITS_FOR_ITS_TEST = """
+    def setup(self):
+        import os, time
+        while not os.path.exists(os.environ["ZOO_NOTES"] + ".ready"):
+            time.sleep(0.01)
+"""
+
+
 def test_requests_wait_for_a_setup_that_takes_its_time(tmp_path):
-    (tmp_path / "slow.py").write_text(
-        GOOD.replace("    @headrace", "    def setup(self):\n        import time; time.sleep(1)\n\n    @headrace")
-    )
-    with running_server(tmp_path / "slow.py", until_ready=False) as server:
+    (tmp_path / "slow.py").write_text(GOOD.replace("    @headrace", f"{WAITS_FOR_ITS_TEST}\n    @headrace"))
+    with running_server(tmp_path / "slow.py", until_ready=False) as server, server.open("/me/good") as call:
+        eventually(lambda: server.request("GET", "/ready").json["apps"]["me/good"]["waiting"] == 1, "it waits")
         before = server.request("GET", "/ready")
-        answer = server.post("/me/good")
+        (server.folder / "notes.ready").touch()
+        call.read_until(b'{"good":true}')
 
     assert (before.status, before.json["apps"]["me/good"]["state"]) == (503, "starting")
-    assert answer.json == {"good": True}
+    assert call.head.startswith(b"HTTP/1.1 200 ")
 
 
 def test_ctrl_c_ends_the_server_with_status_0():
