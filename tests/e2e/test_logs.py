@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from tests.support.server import RawStream, Server, eventually, running_server
 
 WORDS = Path(__file__).parents[1] / "support/words.py"
 
+#: Goes a step further when the test lets it.
+STEPS = f"{Path(__file__).parents[1] / 'fault/models/patient.py'}:Steps"
+
 
 @pytest.fixture(scope="module")
 def server():
-    with running_server(WORDS) as server:
+    with running_server(WORDS, STEPS) as server:
         yield server
 
 
@@ -24,7 +28,7 @@ class Queued:
 
     def __init__(self, server: Server, path: str, body: object = None) -> None:
         self._server = server
-        answer = server.post(f"/queue/zoo/{path}", body or {})
+        answer = server.post(f"/queue/{path}" if path.startswith("test/") else f"/queue/zoo/{path}", body or {})
         assert answer.status == 200, answer.body
         self.id = answer.json["request_id"]
         self._path = answer.json["status_url"].split("/", 3)[3]
@@ -46,13 +50,17 @@ class Queued:
     def said(self) -> list[str]:
         return [line["message"] for line in self.logs()]
 
-    def follow(self) -> list[dict]:
-        """Read its status stream to the end; return its events."""
+    def follow(self, on_news: Callable[[bytes], object] = lambda _: None) -> list[dict]:
+        """Read its status stream to the end; return its events. `on_news` is told of what has come so far."""
         stream = RawStream(self._server.port)
         with stream:
             head = f"GET /{self._path}/stream?logs=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
             stream.socket.sendall(head.encode())
-            stream.read_until(b"\r\n0\r\n\r\n")
+            while not stream.is_whole:
+                piece = stream.socket.recv(65_536)
+                assert piece, f"the connection ended early; it said {stream.bytes[-500:]!r}"
+                stream.bytes += piece
+                on_news(stream.body)
             blocks = stream.body.split(b"\n\n")
         return [
             json.loads(line[6:]) for block in blocks for line in block.splitlines() if line.startswith(b"data: ")
@@ -217,9 +225,10 @@ def test_the_traceback_of_an_accident_is_the_operators_alone(server):
 
 
 def test_a_status_stream_tells_each_line_once_and_in_order_and_a_plain_status_all_of_them(server):
-    request = Queued(server, "words/steps", {"times": 12, "pause": 0.12})
+    request = Queued(server, "test/steps", {"name": "followed", "n": 12})
 
-    events = request.follow()
+    # A step follows when the one before it has been told of, so that each is in an event of its own.
+    events = request.follow(lambda body: release(server, f"notes.followed.{body.count(b': step ')}"))
 
     told = [line["message"] for event in events for line in event.get("logs") or []]
     expected = [
