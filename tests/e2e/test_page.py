@@ -12,7 +12,7 @@ import time
 import pytest
 
 from tests.support.official import key_of, users_environment
-from tests.support.server import PATIENCE_S, ROOT, running_server
+from tests.support.server import PATIENCE_S, ROOT, STARTING_S, running_server
 
 STATIC = ROOT / "src/headrace/gateway/static"
 
@@ -236,9 +236,9 @@ def test_on_a_terminal_the_start_prints_a_link(tmp_path):
 
 def _read_until(terminal: int, text: bytes) -> bytes:
     said = b""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + STARTING_S
     while text not in said:
-        readable, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
+        readable, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
         assert readable, f"no {text!r} in {said!r}"
         said += os.read(terminal, 65_536)
     return said
