@@ -1,5 +1,6 @@
 """Which runner has which GPU. The devices are pretended: a model sees its own by the variables, and locks a file for each."""
 
+import contextlib
 import os
 import random
 import re
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +49,8 @@ class One(headrace.App, name="me/one", num_gpus=1, keep_alive=1.0, max_multiplex
     @headrace.endpoint("/")
     def devices(self, input: dict) -> dict:
         time.sleep(input.get("pause", 0))
+        while "until" in input and not os.path.exists(input["until"]):
+            time.sleep(0.01)
         return {"pid": os.getpid(), **{name: os.environ.get(name) for name in VISIBLE}}
 
     @headrace.endpoint("/stuck")
@@ -56,9 +61,11 @@ class One(headrace.App, name="me/one", num_gpus=1, keep_alive=1.0, max_multiplex
 
     @headrace.endpoint("/words")
     def words(self, input: dict):
-        for i in range(input["n"]):
+        yield {"i": 0, "pid": os.getpid()}
+        while not os.path.exists(input["until"]):
+            time.sleep(0.01)
+        for i in range(1, 40):
             yield {"i": i, "pid": os.getpid()}
-            time.sleep(input["pause"])
 
 
 class Two(One, name="me/two", min_concurrency=2, max_multiplexing=1):
@@ -106,6 +113,15 @@ def holders(server: Server) -> dict[int, str]:
 
 def never_shared(server: Server) -> bool:
     return not [note for note in server.notes() if "somebody else's" in note]
+
+
+@contextlib.contextmanager
+def touched(go: Path) -> Iterator[None]:
+    """Let those go who wait for this file, however the block ends."""
+    try:
+        yield
+    finally:
+        go.touch()
 
 
 def leased(server: Server) -> tuple[float, float]:
@@ -176,9 +192,11 @@ def test_more_devices_than_there_are_is_a_fault_of_the_file_told_at_the_start(ap
 
 def test_a_runner_beyond_the_devices_waits_until_one_is_given_back(apps):
     path, env = apps
+    go = path.parent / "go"
     with running_server(f"{path}:Up", args=TWO_DEVICES, env=env) as server:
-        with Crowd(server, "/me/up", 8, {"pause": 0.5}) as crowd:
+        with Crowd(server, "/me/up", 8, {"until": str(go)}) as crowd, touched(go):
             eventually(lambda: condition(server, "me/up")["runners"] == 2, "a second one is up")
+            eventually(lambda: condition(server, "me/up")["waiting"] == 6, "both are at work")
             victim = next(pid for pid in holders(server) if group_of(pid))
             os.kill(victim, signal.SIGKILL)
             eventually(lambda: len(holders(server)) == 3, "a third one is up")
@@ -195,11 +213,11 @@ def test_a_device_is_given_back_when_the_last_of_the_group_is_gone(apps):
     with running_server(f"{path}:One", args=("--no-auth", "--device", "7"), env=env) as server:
         for _ in range(3):
             pid = seen(server, "me/one")["pid"]
-            family = group_of(pid)
+            # It, a shell and two that sleep, deaf to TERM, with the lock in their hands.
+            eventually(lambda pid=pid: len(group_of(pid)) == 4, "its whole family is there")
             os.kill(pid, signal.SIGKILL)
             eventually(lambda pid=pid: list(holders(server))[-1] != pid, "another one has the device")
 
-            assert len(family) == 4  # it, a shell and two that sleep, deaf to TERM, with the lock in their hands
             assert not group_of(pid)
 
         assert set(holders(server).values()) == {"7"}
@@ -211,17 +229,22 @@ def test_the_successor_of_a_retired_runner_starts_beside_it_where_a_device_is_fr
     apps, devices, is_beside
 ):
     path, env = apps
+    go = path.parent / "go"
     args = ("--no-auth", *(word for device in devices for word in ("--device", device)))
     with running_server(f"{path}:One", args=args, env=env, limits=LIMITS) as server:
         with (
             server.open("/me/one/stuck/stream") as stuck,
-            server.open("/me/one/words/stream", {"n": 40, "pause": 0.05}) as other,
+            server.open("/me/one/words/stream", {"until": str(go)}) as other,
         ):
             retired = first_pid(stuck)
             assert first_pid(other) == retired
             stuck.close()
+            eventually(lambda: f"runner {retired} is retired" in server.log, "it is retired")
+            if not is_beside:
+                go.touch()  # the other stream ends, and the device is free
             successor = seen(server, "me/one")["pid"]
             was_beside = retired in group_of(retired)
+            go.touch()
             other.read_until(b"\r\n0\r\n\r\n")
         eventually(lambda: not group_of(retired), "the retired one is gone")
 
@@ -249,12 +272,17 @@ def test_whatever_dies_whenever_no_device_is_ever_two_runners(apps):
     chance = random.Random(7)
     with running_server(f"{path}:One", f"{path}:Up", args=TWO_DEVICES, env=env) as server:
         until = time.monotonic() + 5
-        while time.monotonic() < until:
+        victim = 0
+        while time.monotonic() < until or len(holders(server)) <= 5:
             for app in ("me/one", "me/up"):
                 server.post(f"/{app}")  # one that is served ends any suspicion of a crash loop
             alive = [pid for pid in holders(server) if group_of(pid)]
-            os.kill(chance.choice(alive), signal.SIGKILL) if alive else None
+            if alive:
+                victim = chance.choice(alive)
+                with contextlib.suppress(ProcessLookupError):  # it is dead already, its children not yet
+                    os.kill(victim, signal.SIGKILL)
             time.sleep(chance.uniform(0, 0.3))
+        eventually(lambda: not group_of(victim), "the server knows of the last death")
         eventually(server.is_ready, "both are up again")
         both = {seen(server, app)["CUDA_VISIBLE_DEVICES"] for app in ("me/one", "me/up")}
 
@@ -281,7 +309,7 @@ def test_an_app_that_keeps_a_runner_up_gets_its_device_back_whoever_else_waits_f
         try:
             eventually(lambda: condition(server, "me/up")["waiting"] > 0, "some wait, and so does a second runner")
             os.kill(seen(server, "me/one")["pid"], signal.SIGKILL)
-            eventually(lambda: server.post("/me/one").status == 200, "the other app is back", seconds=10)
+            eventually(lambda: server.post("/me/one").status == 200, "the other app is back")
         finally:
             is_over.set()
             for one in crowd:
@@ -292,10 +320,13 @@ def test_an_app_that_keeps_a_runner_up_gets_its_device_back_whoever_else_waits_f
 
 def test_a_file_is_reloaded_where_its_old_runner_has_the_only_device_and_others_wait_for_it(apps):
     path, env = apps
+    go = path.parent / "go"
     args = ("--no-auth", "--device", "0", "--reload")
     with running_server(f"{path}:Up", args=args, env=env, limits=LIMITS) as server:
-        with Crowd(server, "/me/up", 6, {"pause": 0.6}) as crowd:
+        with Crowd(server, "/me/up", 6, {"until": str(go)}) as crowd, touched(go):
+            eventually(lambda: condition(server, "me/up")["waiting"] == 5, "one is served, the others wait")
             path.write_text(APPS.replace('return {"pid"', 'return {"edited": True, "pid"'))
+            eventually(lambda: f"reloaded {path}" in server.log, "the new version has taken over")
 
         assert {answer.status for answer in crowd.answers} == {200}
         assert {"edited" in answer.json for answer in crowd.answers} == {False, True}
