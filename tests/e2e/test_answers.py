@@ -1,5 +1,6 @@
 """What a real server answers: statuses, shapes and headers, before any event."""
 
+import contextlib
 import json
 import pathlib
 import re
@@ -307,17 +308,17 @@ RAW = [
 @pytest.mark.parametrize(("sent", "status"), RAW)
 def test_malformed_http_is_refused_in_json_and_the_connection_closed(server, sent, status, is_bytewise):
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
-        if is_bytewise and len(sent) < 1_000:
-            for at in range(len(sent)):
-                client.sendall(sent[at : at + 1])
-        else:
-            client.sendall(sent)
         received = b""
-        try:
+        # What we still send may meet a closed socket; the answer has come before, and can be read all the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            if is_bytewise and len(sent) < 1_000:
+                for at in range(len(sent)):
+                    client.sendall(sent[at : at + 1])
+            else:
+                client.sendall(sent)
+        with contextlib.suppress(ConnectionResetError):
             while piece := client.recv(65_536):
                 received += piece
-        except ConnectionResetError:
-            pass  # what we still sent met a closed socket; the answer had come before
 
     head, _, body = received.partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status
@@ -332,7 +333,8 @@ def test_a_connection_that_never_finishes_its_headers_is_closed():
             with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:
                 client.sendall(sent)
 
-                assert client.recv(1_000) == b""
+                with contextlib.suppress(ConnectionResetError):  # a server that was held up had not read it yet
+                    assert client.recv(1_000) == b""
 
 
 def test_a_body_that_stalls_is_given_up():
@@ -355,7 +357,9 @@ def test_pipelined_requests_are_answered_in_order(server):
 
 
 def test_garbage_behind_a_stream_ends_the_connection_and_is_never_written_into_it(server):
-    with server.open("/zoo/zoo/async/stream", {"n": 100, "pause": 0.02}) as stream:
+    with server.open(
+        "/zoo/zoo/async/stream", {"n": 100_000, "pause": 0.02}
+    ) as stream:  # it does not end by itself
         stream.read_until(b"data: ")
         good = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
         stream.socket.sendall(good + b"garbage\r\n\r\n")
@@ -379,7 +383,8 @@ def test_a_client_that_pipelines_without_bound_is_refused(server):
 
 
 def test_a_client_that_asks_on_and_never_reads_gets_no_more_answers_than_it_takes():
-    with running_server() as server:
+    # What it sends while the server is held up comes in one read: more than may be pipelined as a rule.
+    with running_server(limits={"pipelined_max": 1_000, "stall_timeout_s": 120}) as server:
         before = memory_kib(server.process.pid)
         request = b"GET /zoo/zoo/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as client:

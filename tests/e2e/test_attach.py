@@ -36,7 +36,7 @@ def started(server, **input: object) -> tuple[RawStream, str]:
 def finished(server, **input: object) -> str:
     """The id of a request that is over."""
     with server.open("/zoo/zoo/async/stream", {"n": 3, **input}) as stream:
-        stream.read_until(b'{"total":3}')
+        stream.read_until(b'{"total":3}\n\n\r\n0\r\n\r\n')  # with its last event alone it would not be over yet
         return request_id_of(stream)
 
 

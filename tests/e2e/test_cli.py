@@ -63,7 +63,8 @@ class Desk(headrace.App, name="test/desk", max_multiplexing=4):
 def server(tmp_path_factory):
     target = tmp_path_factory.mktemp("apps") / "desk.py"
     target.write_text(APPS)
-    with running_server(target, args=("--alias", "my/desk=test/desk")) as server:
+    limits = {"cancel_grace_s": 60}  # a runner that is held up when a reader leaves is not retired for it
+    with running_server(target, args=("--alias", "my/desk=test/desk"), limits=limits) as server:
         yield server
 
 
