@@ -31,17 +31,24 @@ ROWS = {
 }
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(700)
 def test_a_quick_bench_brings_every_row_and_a_page(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    command = [sys.executable, "bench/run.py", "--quick", "--results", str(tmp_path), "--write", str(page)]
-
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220)
+    """A machine that is held up for all of a window spoils its row, or the bench; then the windows are longer."""
+    for seconds in ("0.2", "1", "2"):
+        folder = tmp_path / seconds
+        page = folder / "page.md"
+        command = [sys.executable, "bench/run.py", "--quick", "--seconds", seconds]
+        command += ["--results", str(folder), "--write", str(page)]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220)
+        if ran.returncode == 0:
+            [kept] = folder.glob("*.json")
+            rows = json.loads(kept.read_text())["rows"]
+            spoilt = [row for row in rows if row["measure"] != "memory" and not 0 < row["value"] < float("inf")]
+            if not spoilt:
+                break
 
     assert ran.returncode == 0, ran.stderr
-    [kept] = tmp_path.glob("*.json")
-    rows = json.loads(kept.read_text())["rows"]
+    assert spoilt == []
     assert {(row["measure"], row["subject"]) for row in rows} == ROWS
-    assert [] == [row for row in rows if row["measure"] != "memory" and not 0 < row["value"] < float("inf")]
     assert "| Headrace " in page.read_text()
     assert "| 100 beside " in page.read_text()

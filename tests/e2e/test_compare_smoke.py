@@ -24,22 +24,35 @@ ERROR = b'30\r\nevent: error\ndata: {"error": {"type": "oops"}}\n\n\r\n'
 FINAL_CHUNK = b"0\r\n\r\n"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_each_mishap_is_done_to_a_server_of_ours_and_told_in_its_row() -> None:
-    command = [sys.executable, "bench/compare/run.py", "--only", "headrace", "--quick"]
+    """The rig measures against the clock: health within a second, 3 s of work that a reader leaves undone.
 
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    A machine that is held up for so long spoils a row, and then all of it is done once more, twice at most.
+    """
+    command = [sys.executable, "bench/compare/run.py", "--only", "headrace", "--quick"]
+    for _ in range(3):
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
+        if ran.returncode == 0 and not (wrong := wrong_rows(ran.stdout)):
+            break
 
     assert ran.returncode == 0, ran.stderr
-    head, _, raises, leaves, stalls, killed = ran.stdout.splitlines()
+    assert wrong == []
+
+
+def wrong_rows(table: str) -> list[str]:
+    """The rows that do not say what our server does."""
+    head, _, raises, leaves, stalls, killed = table.splitlines()
     assert head.startswith("|  | Headrace ")
-    assert "3 items, an `error` event (`runner_server_error`), then a cut" in raises
-    assert "all 150" not in leaves
-    assert "finally" not in leaves
-    assert "paused after" in stalls
-    assert "`error` event (`runner_disconnected`)" in killed
-    assert "another client is served" in killed
-    assert "health stays up" in killed
+    is_right = {
+        raises: "3 items, an `error` event (`runner_server_error`), then a cut" in raises,
+        leaves: "all 150" not in leaves and "finally" not in leaves,
+        stalls: "paused after" in stalls,
+        killed: "`error` event (`runner_disconnected`)" in killed
+        and "another client is served" in killed
+        and "health stays up" in killed,
+    }
+    return [row for row, is_so in is_right.items() if not is_so]
 
 
 @pytest.mark.parametrize(
@@ -56,10 +69,11 @@ def test_each_mishap_is_done_to_a_server_of_ours_and_told_in_its_row() -> None:
     ],
 )
 def test_the_client_sees_an_end_as_the_bytes_have_it(
-    answer: bytes, is_left_open: bool, expected: tuple[object, ...]
+    answer: bytes, is_left_open: bool, expected: tuple[int | None, int, str, str | None]
 ) -> None:
     with scripted_server(answer, is_left_open) as port, Stream(port, "/", {}) as stream:
-        stream.read(time.monotonic() + (0.3 if is_left_open else 10))
+        stream.read(time.monotonic() + 10, events=expected[1])
+        stream.read(time.monotonic() + (0.3 if expected[2] is OPEN else 10))
 
     assert expected == (stream.status, stream.events, stream.ending, stream.error)
 

@@ -16,8 +16,12 @@ from tests.support.server import running_server
 
 PASSED, FAILED, UNCHECKED = Verdict.PASSED, Verdict.FAILED, Verdict.UNCHECKED
 
-#: Heartbeats so often that a silence of a second would be a fault, on a machine that is busy.
+#: Heartbeats so often that only a server that is held up for all of `SILENCE_S` says nothing in it.
 QUICK = {"headers_hold_s": 0.2, "heartbeat_s": 0.2}
+SILENCE_S = 6
+
+#: Seconds to wait for what never comes, and so also for a server of ours that is held up.
+PATIENCE_S = 5
 
 MODEL = """
 import asyncio
@@ -65,9 +69,9 @@ def test_our_server_keeps_every_promise_of_the_kit(tmp_path):
             "/me/model/stream",
             {},
             {"fails": True},
-            {"silence": 4},
+            {"silence": SILENCE_S + 1},
             patience_s=20,
-            silence_s=3,
+            silence_s=SILENCE_S,
         )
         results = check_server(plan)
 
@@ -112,7 +116,8 @@ def test_a_failure_in_midstream_is_told_and_cut_as_it_should_be(zoo):
 
 
 def test_our_server_fails_a_stream_over_https_just_the_same():
-    with running_server(args=("--no-auth", "--tls", "--tls-port", "0")) as server:
+    limits = {"flush_timeout_s": 30}  # a kit that is held up says its goodbye late, and is not reset for it
+    with running_server(args=("--no-auth", "--tls", "--tls-port", "0"), limits=limits) as server:
         url = "https://localhost:" + re.search(r"https://[^ ]*:(\d+)", server.log)[1]
         words = [url, "--app", "zoo/zoo/raise-later", "--error-input", "{}", "--json"]
         shown = headrace(*words, SSL_CERT_FILE=str(server.folder / "data/tls/ca.pem"))
@@ -123,7 +128,8 @@ def test_our_server_fails_a_stream_over_https_just_the_same():
 
 
 def test_a_silent_model_is_heard_of(zoo):
-    plan = Plan(Target(zoo.url), "/zoo/zoo/silent/stream", {}, slow_input={"pause": 4}, patience_s=20, silence_s=3)
+    slow = {"pause": SILENCE_S + 1}
+    plan = Plan(Target(zoo.url), "/zoo/zoo/silent/stream", {}, slow_input=slow, patience_s=20, silence_s=SILENCE_S)
 
     results = check_server(plan)
 
@@ -152,7 +158,7 @@ def test_a_naive_server_is_found_out():
     """It streams the way a first afternoon's server does: everything on any path, an end marker, no refusals."""
     body = [chunk(b'id: 1\r\ndata: {"text": "h\xc3'), chunk(b'\xa9"}\r\n\r\n'), chunk(b"data: [DONE]\n\n")]
     with scripted([BAD_HEAD, *body, LAST_CHUNK]) as server:
-        plan = Plan(Target(server.url), "/a/b/stream", {}, failing_input={}, slow_input={}, patience_s=3)
+        plan = Plan(Target(server.url), "/a/b/stream", {}, failing_input={}, slow_input={}, patience_s=PATIENCE_S)
         results = check_server(plan)
 
     assert {
@@ -166,7 +172,7 @@ def test_a_naive_server_is_found_out():
 
 def test_the_command_names_who_suffers_and_exits_with_1():
     with scripted([BAD_HEAD, chunk(b"data: [DONE]\n\n"), LAST_CHUNK]) as server:
-        shown = headrace(server.url, "--app", "a/b", "--timeout", "3")
+        shown = headrace(server.url, "--app", "a/b", "--timeout", str(PATIENCE_S))
 
     assert (1, "") == (shown.returncode, shown.stderr)
     assert "✗ framing.no-done" in shown.stdout
@@ -175,7 +181,7 @@ def test_the_command_names_who_suffers_and_exits_with_1():
 
 def test_a_server_that_resets_its_failed_streams_is_found_out():
     with scripted([BAD_HEAD, event(b'{"i":0}'), Wait(0.2), RESET]) as server:
-        plan = Plan(Target(server.url), "/a/b/stream", {}, failing_input={}, patience_s=3)
+        plan = Plan(Target(server.url), "/a/b/stream", {}, failing_input={}, patience_s=PATIENCE_S)
         results = check_server(plan)
 
     assert {"end.clean", "error.event", "error.fin"} <= by_verdict(results, FAILED)
@@ -183,7 +189,7 @@ def test_a_server_that_resets_its_failed_streams_is_found_out():
 
 def test_what_a_server_says_cannot_steer_the_terminal():
     with scripted([b"HTTP/1.1 404 No\r\nContent-Type: \x1b[31m\r\nContent-Length: 4\r\n\r\n\x1b[2J"]) as server:
-        shown = headrace(server.url, "--app", "a/b", "--timeout", "3")
+        shown = headrace(server.url, "--app", "a/b", "--timeout", str(PATIENCE_S))
 
     assert 1 == shown.returncode
     assert "\x1b" not in shown.stdout
@@ -235,7 +241,8 @@ def test_a_server_without_a_list_of_streams_needs_app(body):
 def test_how_an_answer_ended_is_recorded(steps, ending):
     with scripted([BAD_HEAD, event(b"{}"), *steps]) as server:
         target = Target(server.url)
-        answer = record(target, [target.request("POST", "/a", b"{}")], patience_s=2)
+        patience_s = PATIENCE_S if ending is Ending.SILENT else 20
+        answer = record(target, [target.request("POST", "/a", b"{}")], patience_s=patience_s)
 
     assert (ending, b"data: {}\n\n", ending is Ending.COMPLETE) == (answer.ending, answer.body, answer.is_whole)
 

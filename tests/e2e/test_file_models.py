@@ -18,7 +18,7 @@ from tests.support.server import ROOT, RawStream, Server, data_events, eventuall
 
 A5 = pytest.mark.promise("A5")
 MODELS = ROOT / "tests" / "support" / "pictures.py"
-LIMITS = {"files_spare_bytes": 1, "file_bytes_max": 100_000, "cancel_grace_s": 5}
+LIMITS = {"files_spare_bytes": 1, "file_bytes_max": 100_000, "cancel_grace_s": 60}
 APP = "/t/pictures"
 
 
