@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import socket
@@ -59,8 +60,9 @@ def free_port():
 
 
 def read_until(demo, text):
+    """Read at least one piece, and on until `text` is among what came."""
     read = b""
-    while text not in read:
+    while not read or text not in read:
         piece = os.read(demo.stdout.fileno(), 65_536)
         assert piece, f"the demo ended before {text!r}: {read!r} {demo.stderr.read()!r}"
         read += piece
@@ -69,20 +71,26 @@ def read_until(demo, text):
 
 def test_once_streams_token_by_token_and_leaves_nothing_but_the_users_key(environment, tmp_path):
     need_model()
-    began = time.monotonic()
-    with running_demo(environment, tmp_path, "--once", "--port", str(free_port())) as demo:
-        first = read_until(demo, b"blue.\n")  # the prompt's line
-        while first.count(b"\n") == 1 and first.endswith(b"\n"):
-            first += os.read(demo.stdout.fileno(), 1)
-        first_s = time.monotonic() - began
-        children = children_of(demo.pid)
-        rest = demo.stdout.read()
-        demo.wait(PATIENCE_S)
+    for _ in range(3):  # one during which this test was held up until the last token was there tells nothing
+        began = time.monotonic()
+        with running_demo(environment, tmp_path, "--once", "--port", str(free_port())) as demo:
+            shown = read_until(demo, b"blue.\n")  # the prompt's line
+            children = children_of(demo.pid)
+            if shown.endswith(b"blue.\n"):
+                shown += os.read(demo.stdout.fileno(), 1)
+            first_s = time.monotonic() - began
+            had_to_wait = False
+            while b"finish_reason" not in shown:
+                had_to_wait |= not select.select([demo.stdout], [], [], 0)[0]
+                shown += read_until(demo, b"")
+            demo.stdout.read()
+            demo.wait(PATIENCE_S)
+        if had_to_wait:
+            break
     print(f"the first token was on the screen after {first_s:.2f} s")
 
     assert 0 == demo.returncode
-    assert b"finish_reason" in rest
-    assert b"finish_reason" not in first
+    assert had_to_wait  # with the first token on the screen, for one that was not made yet
     assert [] == [pid for pid in children if pid in {alive for alive, _, _ in processes()}]
     assert ["config", "data", "headrace.toml", "tmp"] == sorted(path.name for path in tmp_path.iterdir())
     assert [] == list((tmp_path / "tmp").iterdir())

@@ -116,7 +116,9 @@ def served(page: str, folder: pathlib.Path) -> Iterator[Site]:
     (serve,) = [block.text for block in blocks(page) if block.serves]
     _, _, target, *flags = shlex.split(serve)
     has_tls = "--tls" in flags
-    with running_server(folder / target, args=(*flags, *(["--tls-port", "0"] if has_tls else []))) as server:
+    args = (*flags, *(["--tls-port", "0"] if has_tls else []))
+    # A Node that is held up between an error event and the cut behind it loses the event.
+    with running_server(folder / target, args=args, limits={"cut_delay_s": 2}) as server:
         shell = users_environment(server) | {"HEADRACE_URL": server.url, "HEADRACE_KEY": key_of(server)}
         shell["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{shell['PATH']}"
         ports = {HTTP: f"127.0.0.1:{server.port}"}
