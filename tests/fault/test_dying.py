@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bystander import bystander
-from tests.support.deaths import condition, error_of, first_pid, group_of, metric, noted, started_at
+from tests.support.deaths import condition, error_of, first_pid, go_on, group_of, metric, noted, started_at
 from tests.support.recorder import spread_ms
 from tests.support.server import ZOO, RawStream, Server, data_events, eventually, running_server
 
@@ -92,6 +92,8 @@ def test_whatever_a_runner_dies_of_its_stream_is_told(server, how, count, figure
         for turn in range(count(smoke=2, full=20)):
             name = f"{how}-{turn}"
             with server.open("/test/dying/end/stream", {"how": how, "name": name}) as stream:
+                first_pid(stream)
+                go_on(server, name)
                 arrived = time_of_error(stream)
             times_s.append(arrived - noted(server, f"dies {name}")[0])
 
@@ -104,12 +106,14 @@ def test_whatever_a_runner_dies_of_its_stream_is_told(server, how, count, figure
 @pytest.mark.promise("R2")
 def test_the_log_tells_what_a_runner_died_of(server):
     for how, words in [("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("exit", "it left with status 3")]:
-        with server.open("/test/dying/end/stream", {"how": how}) as stream:
+        with server.open("/test/dying/end/stream", {"how": how, "name": f"told {how}"}) as stream:
             pid = first_pid(stream)
+            go_on(server, f"told {how}")
             stream.read_to_end()
         serve_one(server)
 
-        assert re.search(rf"runner {pid} of test/dying is lost: .*{words}", server.log)
+        story = rf"runner {pid} of test/dying is lost: .*{words}"
+        eventually(lambda story=story: re.search(story, server.log), f"the log tells of {words}")
 
 
 @pytest.mark.promise("R3")
@@ -145,6 +149,9 @@ def test_after_a_death_another_runner_is_started_at_once_and_serves_whoever_wait
 
 # --- stopped and silent -------------------------------------------------------------------------------------
 
+#: Seconds of silence that a smoke run waits for. No less: on a busy machine a healthy runner is silent for some, too.
+SILENCE_S = 5.0
+
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory):
@@ -152,7 +159,7 @@ def hasty(tmp_path_factory):
     moods = tmp_path_factory.mktemp("moods")
     (moods / "Moody").write_text("hold the lock")
     apps = [f"{ZOO}:Zoo", *(f"{MODELS}:{name}" for name in ("Dying", "Narrow", "Moody"))]
-    limits = {"runner_stopped_s": 1.0, "runner_silence_s": 2.0}
+    limits = {"runner_stopped_s": 1.0, "runner_silence_s": SILENCE_S}
     with running_server(*apps, limits=limits, env={"MOODS": str(moods)}) as server:
         yield server
 
@@ -162,7 +169,7 @@ def patient(request, recorder):
     """In a full run a server with the default limits, else a hasty one; and its two limits."""
     if recorder.is_full:
         return request.getfixturevalue("server"), 5.0, 60.0
-    return request.getfixturevalue("hasty"), 1.0, 2.0
+    return request.getfixturevalue("hasty"), 1.0, SILENCE_S
 
 
 @pytest.mark.promise("R2")
@@ -182,23 +189,33 @@ def test_a_stopped_runner_is_found_and_replaced(patient, count, figures):
             assert "stopped by a signal" in error_of(stream)["message"]
             assert times_s[-1] >= stopped_s
             eventually(lambda pid=pid: not group_of(pid), "it is gone")
-        ends = metric(server, 'headrace_runner_ends_total{app="test/dying",reason="stopped"}')
+        series = 'headrace_runner_ends_total{app="test/dying",reason="stopped"}'
+        eventually(lambda: metric(server, series) == len(times_s), "each is counted")
 
-    assert ends == len(times_s)
     figures("R2", **spread_ms(times_s), others_gap_ms=other.gap_ms, target="<= 10 s")
 
 
 @pytest.mark.promise("R2")
 def test_a_runner_that_is_stopped_for_less_than_the_limit_goes_on_unharmed(hasty, count):
     stops = count(smoke=2, full=20)
-    with bystander(hasty), hasty.open("/test/dying/stream", {"n": 30 * stops, "pause": 0.05}) as stream:
-        pid = first_pid(stream)
-        for _ in range(stops):
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.5)  # one of the looks, a second apart, may see it; never two in a row
-            os.kill(pid, signal.SIGCONT)
-            time.sleep(1.0)
-        stream.read_until(b"\r\n0\r\n\r\n")
+    with bystander(hasty):
+        while True:
+            stopped_s = []
+            with hasty.open("/test/dying/stream", {"n": 30 * stops, "pause": 0.05}) as stream:
+                pid = first_pid(stream)
+                for _ in range(stops):
+                    stopped_at = time.monotonic()
+                    os.kill(pid, signal.SIGSTOP)
+                    time.sleep(0.5)  # one of the looks, a second apart, may see it; never two in a row
+                    os.kill(pid, signal.SIGCONT)
+                    stopped_s.append(time.monotonic() - stopped_at)
+                    if stopped_s[-1] >= 1.0:
+                        break
+                    time.sleep(1.0)
+                else:
+                    stream.read_until(b"\r\n0\r\n\r\n")
+                    break
+            serve_one(hasty)  # this test was held up itself, and the runner may be lost, rightly: once more
 
     assert [event["i"] for event in data_events(stream.body)] == list(range(30 * stops))
     assert serve_one(hasty) == pid
@@ -213,16 +230,21 @@ def test_a_busy_runner_is_left_alone_for_runner_silence_s_and_then_replaced(pati
         pid = serve_one(server)
         short = server.post("/test/dying/busy/stream", {"pause": silence_s * 0.4})
         for turn in range(count(smoke=1, full=2)):
+            asked_at = time.monotonic()
             with server.open("/test/dying/busy/stream", {"pause": silence_s * 10, "name": f"{turn}"}) as stream:
-                times_s.append(time_of_error(stream) - noted(server, f"busy {turn}")[0])
+                first_pid(stream)
+                go_on(server, f"{turn}")
+                told_at = time_of_error(stream)
+            times_s.append(told_at - noted(server, f"busy {turn}")[0])
 
             assert told(stream) == LOST
             assert f"no sign of life for {silence_s:g} s" in error_of(stream)["message"]
-            assert times_s[-1] >= silence_s - 0.5  # the silence began with its last event, 50 ms before
+            assert told_at - asked_at >= silence_s
             assert serve_one(server) != pid
-        ends = metric(server, 'headrace_runner_ends_total{app="test/dying",reason="silent"}')
+        series = 'headrace_runner_ends_total{app="test/dying",reason="silent"}'
+        eventually(lambda: metric(server, series) == len(times_s), "each is counted")
 
-    assert ([event["i"] for event in data_events(short.body)], ends) == ([0, 1], len(times_s))
+    assert [event["i"] for event in data_events(short.body)] == [0, 1]
     figures("R2", **spread_ms(times_s), others_gap_ms=other.gap_ms, target="runner_silence_s and a second or two")
 
 
@@ -234,7 +256,8 @@ def test_a_setup_that_holds_the_interpreter_is_not_silence(hasty):
 @pytest.mark.promise("R2")
 def test_a_runner_that_nobody_asks_for_anything_is_not_silent(hasty):
     pid = serve_one(hasty, "test/narrow")
-    eventually(lambda: time.monotonic() - started_at(pid) > 5.0, "two silences and a look have passed")
+    past_s = 2 * SILENCE_S + 1
+    eventually(lambda: time.monotonic() - started_at(pid) > past_s, "two silences and a look have passed")
 
     assert serve_one(hasty, "test/narrow") == pid
     assert "test/narrow is lost" not in hasty.log
@@ -251,9 +274,11 @@ def test_a_runner_over_its_memory_limit_is_replaced_and_its_request_told_the_num
 
     with bystander(server) as other:
         turns = count(smoke=1, full=10)
-        for _ in range(turns):
-            with server.open("/test/heavy/stream", {"n": 200_000_000, "pause": 60}) as stream:
+        for turn in range(turns):
+            ask = {"n": 200_000_000, "pause": 60, "name": f"heavy {turn}"}
+            with server.open("/test/heavy/stream", ask) as stream:
                 pids.add(first_pid(stream))
+                go_on(server, ask["name"])
                 taken_at = time.monotonic()
                 times_s.append(time_of_error(stream) - taken_at)
             message = error_of(stream)["message"]
@@ -263,7 +288,8 @@ def test_a_runner_over_its_memory_limit_is_replaced_and_its_request_told_the_num
             assert (held > 200_000_000, allowed) == (True, limit)
             eventually(lambda message=message: message in server.log, "the log says it too")
             assert data_events(server.post("/test/heavy/stream", {"n": 1_000}).body)[-1] == {"taken": 1_000}
-        ends = metric(server, 'headrace_runner_ends_total{app="test/heavy",reason="memory"}')
+        series = 'headrace_runner_ends_total{app="test/heavy",reason="memory"}'
+        eventually(lambda: metric(server, series) - before == turns, "each is counted")
 
-    assert (ends - before, len(pids)) == (turns, turns)
+    assert len(pids) == turns
     figures("R2", **spread_ms(times_s), others_gap_ms=other.gap_ms, target="some seconds")

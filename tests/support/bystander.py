@@ -91,7 +91,7 @@ def bystander(
     path: str = "/zoo/zoo/async/stream",
     ticks: int = 50,
     pause_s: float = 0.02,
-    gap_s: float = 5.0,
+    gap_s: float = 15.0,  # a busy machine holds a process up for seconds
 ) -> Iterator[Bystander]:
     """Read streams of `ticks` events while the block runs, from its first event on; the last one to its end.
 

@@ -49,6 +49,20 @@ def mood(cls: type) -> str:
     return path.read_text() if path.exists() else "work"
 
 
+def wait_for_reader(name: str) -> None:
+    """Wait until the reader of a request with a name has its first event, and says so (see `deaths.go_on`)."""
+    while name != "x" and not os.path.exists(f"{os.environ['ZOO_NOTES']}.{name}"):
+        time.sleep(0.01)
+
+
+def die_once_ready() -> None:
+    """Leave as soon as the node has said that this runner is ready: it says so in the log beside the notes."""
+    log = Path(os.environ["ZOO_NOTES"]).with_name("server.log")
+    while f"is ready (runner {os.getpid()})" not in log.read_text(errors="replace"):
+        time.sleep(0.05)
+    DEATHS["exit"]()
+
+
 def hold_the_lock(seconds: float) -> None:
     """Keep the interpreter's lock in one call of C."""
     C_WITH_THE_LOCK.usleep(int(seconds * 1_000_000))
@@ -73,7 +87,7 @@ class Dying(headrace.App, name="test/dying", max_multiplexing=4):
     def end(self, input: Ask) -> Iterator[dict]:
         """One event, then the end of the process."""
         yield {"i": 0, "pid": os.getpid()}
-        time.sleep(0.05)  # until the event is on its way
+        wait_for_reader(input.name)  # what has not left the process dies with it
         note("dies", input.name)
         DEATHS[input.how]()
         yield {"i": 1}
@@ -82,7 +96,7 @@ class Dying(headrace.App, name="test/dying", max_multiplexing=4):
     def busy(self, input: Ask) -> Iterator[dict]:
         """One event, then a call of C that lets nothing else run, then another event."""
         yield {"i": 0, "pid": os.getpid()}
-        time.sleep(0.05)
+        wait_for_reader(input.name)
         note("busy", input.name)
         hold_the_lock(input.pause)
         yield {"i": 1}
@@ -99,6 +113,7 @@ class Heavy(headrace.App, name="test/heavy", memory_limit=160 * 2**20):
     def take(self, input: Ask) -> Iterator[dict]:
         """Take `n` bytes of memory, and keep them for `pause` seconds."""
         yield {"i": 0, "pid": os.getpid()}
+        wait_for_reader(input.name)
         taken = bytearray(b"x") * input.n
         time.sleep(input.pause)
         yield {"taken": len(taken)}
@@ -112,8 +127,9 @@ class Moody(headrace.App, name="test/moody"):
 
     def setup(self) -> None:
         print("the last words of a runner")
+        wanted = mood(type(self))  # before the note: the test may change it behind that
         note("try", type(self).__name__)
-        match mood(type(self)):
+        match wanted:
             case "raise":
                 raise RuntimeError("no model today")
             case "leave":
@@ -121,9 +137,9 @@ class Moody(headrace.App, name="test/moody"):
             case "segv":
                 DEATHS["segv"]()
             case "die soon":
-                threading.Timer(0.1, DEATHS["exit"]).start()
+                threading.Thread(target=die_once_ready).start()
             case "hold the lock":
-                hold_the_lock(3.5)
+                hold_the_lock(6.0)
 
     @headrace.endpoint("/")
     def work(self, input: Ask) -> dict:
@@ -164,8 +180,11 @@ class Deaf(headrace.App, name="test/deaf", max_multiplexing=4):
 
     @headrace.endpoint("/")
     async def words(self, input: Ask) -> AsyncIterator[dict]:
+        """Count; a request with a name until its reader says so."""
         for i in range(input.n):
             yield {"i": i, "pid": os.getpid()}
+            if os.path.exists(f"{os.environ['ZOO_NOTES']}.{input.name}"):
+                return
             await asyncio.sleep(input.pause)
 
     @headrace.endpoint("/stuck")
@@ -177,7 +196,7 @@ class Deaf(headrace.App, name="test/deaf", max_multiplexing=4):
     @headrace.endpoint("/busy")
     def busy(self, input: Ask) -> Iterator[dict]:
         yield {"i": 0, "pid": os.getpid()}
-        time.sleep(0.05)
+        wait_for_reader(input.name)
         note("busy", input.name)
         hold_the_lock(input.pause)
         yield {"i": 1}
@@ -188,5 +207,5 @@ class Deaf(headrace.App, name="test/deaf", max_multiplexing=4):
         return {"pid": subprocess.Popen(["sleep", "300"], start_new_session=True).pid}
 
 
-class Brief(Deaf, name="test/brief", request_timeout=2.0):
-    """Deaf, and its requests may run two seconds."""
+class Brief(Deaf, name="test/brief", request_timeout=5.0):
+    """Deaf, and its requests may run five seconds."""
