@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.bystander import bystander
 from tests.support.deaths import condition, cpu_s, metric, noted
-from tests.support.server import ZOO, Server, eventually, running_server
+from tests.support.server import STARTING_S, ZOO, Answer, Server, eventually, running_server
 
 MODELS = Path(__file__).parent / "models" / "dying.py"
 
@@ -48,11 +48,12 @@ def test_a_model_that_fails_to_load_is_tried_ever_more_rarely_until_it_works(moo
     limits = {"restart_backoff_s": first_s, "restart_backoff_max_s": most_s}
 
     with running_server(*targets, limits=limits, env=moods.env, until_ready=False) as server:
-        eventually(lambda: condition(server, "zoo/zoo")["state"] == "ready", "the bystander's app is ready")
+        zoo_is_ready = lambda: condition(server, "zoo/zoo")["state"] == "ready"  # noqa: E731
+        eventually(zoo_is_ready, "the bystander's app is ready", seconds=STARTING_S)
         with bystander(server) as other:
             for cls, (_, fault) in FAILING.items():
                 app = f"test/{cls.lower()}"
-                eventually(lambda app=app: is_failing(server, app), "it is told")
+                eventually(lambda app=app: is_failing(server, app), "it is told", seconds=STARTING_S)
                 told = condition(server, app)
                 refused = [server.post(path) for path in (f"/{app}", f"/{app}/stream")]
 
@@ -77,7 +78,7 @@ def test_a_model_that_fails_to_load_is_tried_ever_more_rarely_until_it_works(moo
             used, busy = used + time.monotonic() - began, busy + cpu_s(server.process.pid) - cpu
         for cls in FAILING:
             moods(cls, "work")
-        eventually(server.is_ready, "all of them work in the end", seconds=most_s + 30)
+        eventually(server.is_ready, "all of them work in the end", seconds=most_s + STARTING_S)
         answers = [server.post(f"/test/{cls.lower()}").status for cls in FAILING]
         ends = [
             metric(server, f'headrace_runner_ends_total{{app="test/{cls.lower()}",reason="load_failed"}}')
@@ -98,6 +99,21 @@ def gaps_of(times: list[float]) -> list[float]:
     return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
 
 
+def refused_while_failing(server: Server, answers: list[Answer]) -> tuple[dict[str, object], Answer]:
+    """Ask until a crash loop is told; return what was told, and what a call was answered. The others go to `answers`.
+
+    On a busy machine it may be tried again between the one and the other, and die again: then once more.
+    """
+    while True:
+        answers.append(server.post("/test/moody"))
+        told = condition(server, "test/moody")
+        if told["state"] == "failing":
+            refused = server.post("/test/moody")
+            if refused.json["error_type"] == "runner_scheduling_failure":
+                return told, refused
+            answers.append(refused)
+
+
 @pytest.mark.promise("R4")
 def test_a_model_that_dies_of_every_request_is_a_crash_loop_until_one_is_served(moods, count, figures):
     limits = {"restart_backoff_s": 0.5, "restart_backoff_max_s": 1.0}
@@ -108,11 +124,8 @@ def test_a_model_that_dies_of_every_request_is_a_crash_loop_until_one_is_served(
     ):
         for _ in range(count(smoke=1, full=5)):
             moods("Moody", "die of a request")
-            ends = []
-            while not is_failing(server, "test/moody"):
-                ends.append(server.post("/test/moody"))
-            told = condition(server, "test/moody")
-            refused = server.post("/test/moody")
+            ends: list[Answer] = []
+            told, refused = refused_while_failing(server, ends)
             moods("Moody", "work")
             failing_at = time.monotonic()
             eventually(lambda: condition(server, "test/moody")["state"] == "ready", "it is tried again")
@@ -129,7 +142,7 @@ def test_a_model_that_dies_of_every_request_is_a_crash_loop_until_one_is_served(
             assert re.search(r"next try in [\d.]+ s:\nthe last words of a runner", server.log)
             assert "fault" not in condition(server, "test/moody")
             os.kill(served.json["pid"], signal.SIGKILL)  # forgiven again: its successor is started at once
-            eventually(lambda: server.post("/test/moody").status == 200, "its successor serves", seconds=10)
+            eventually(lambda: server.post("/test/moody").status == 200, "its successor serves")
             assert server.log.count("runners of Moody die again and again") == loops
 
     figures("R4", n=len(recovered_s), recovered_worst_ms=max(recovered_s) * 1000, others_gap_ms=other.gap_ms)
@@ -143,14 +156,15 @@ def test_a_model_that_dies_soon_after_each_start_is_a_crash_loop(moods):
         running_server(f"{ZOO}:Zoo", f"{MODELS}:Moody", limits=limits, env=moods.env, until_ready=False) as server,
         bystander(server),
     ):
-        eventually(lambda: is_failing(server, "test/moody"), "it is told")
-        tries = noted(server, "try Moody")
-        eventually(lambda: len(noted(server, "try Moody")) >= 5, "it is tried again and again")
+        eventually(lambda: is_failing(server, "test/moody"), "it is told", seconds=STARTING_S)
+        eventually(lambda: len(noted(server, "try Moody")) >= 5, "it is tried again and again", seconds=60)
+        before_it_is_told, is_told, _ = server.log.partition("runners of Moody die again and again")
         moods("Moody", "work")
         eventually(lambda: server.post("/test/moody").status == 200, "it works in the end")
         gaps = gaps_of(noted(server, "try Moody"))
 
-    assert len(tries) == 3
+    assert is_told
+    assert before_it_is_told.count("of test/moody is lost") == 3
     assert min(gaps[2:4]) >= 0.5
 
 
@@ -161,8 +175,12 @@ def test_an_app_without_a_kept_runner_is_tried_on_demand(moods):
         running_server(f"{ZOO}:Zoo", f"{MODELS}:Lazy", limits={"restart_backoff_s": 0.5}, env=moods.env) as server,
         bystander(server),
     ):
-        first = server.post("/test/lazy")
-        told = condition(server, "test/lazy")
+        first, told = [], {}
+        while (
+            told.get("state") != "failing"
+        ):  # for half a second: who comes later finds one that may be tried again
+            first.append(server.post("/test/lazy"))
+            told = condition(server, "test/lazy")
         eventually(server.is_ready, "it waits for a request to be tried again")
         after = noted(server, "try Lazy")
         second = server.post("/test/lazy")
@@ -170,8 +188,8 @@ def test_an_app_without_a_kept_runner_is_tried_on_demand(moods):
         eventually(lambda: server.post("/test/lazy").status == 200, "it works in the end")
         condition_after = condition(server, "test/lazy")
 
-    assert [answer.status for answer in (first, second)] == [503, 503]
-    assert [answer.json["error_type"] for answer in (first, second)] == ["runner_scheduling_failure"] * 2
+    assert {answer.status for answer in (*first, second)} == {503}
+    assert {answer.json["error_type"] for answer in (*first, second)} == {"runner_scheduling_failure"}
     assert (told["state"], "no model today" in told["fault"]) == ("failing", True)
-    assert len(after) == 1  # nobody asked meanwhile, so nobody tried
+    assert len(after) == len(first)  # nobody asked meanwhile, so nobody tried
     assert ("fault" in condition_after, condition_after["runners"]) == (False, 1)
