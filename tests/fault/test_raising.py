@@ -31,7 +31,7 @@ BEFORE, BETWEEN, AFTER = 0, 1, EVENTS
 @pytest.fixture(scope="module")
 def server():
     """It has room in its log for all that is raised here, soon says so when a slot is missing, and is quick to cut."""
-    limits = {"output_bytes_per_s_max": 64 * 1024 * 1024, "slot_wait_s": 5, "cut_delay_s": 0.005}
+    limits = {"output_bytes_per_s_max": 64 * 1024 * 1024, "slot_wait_s": 20, "cut_delay_s": 0.005}
     with running_server(MODELS, limits=limits) as server:
         yield server
         assert len(re.findall(r"is ready \(runner", server.log)) == 2, "a runner was lost"

@@ -17,6 +17,8 @@ SECRET = "the password is swordfish"
 
 #: Seconds of the apps' deadlines.
 FIRST_EVENT_S, EVENT_GAP_S, REQUEST_S = 0.5, 0.4, 0.8
+#: The same as the last, where an event comes before it is over.
+TOTAL_S = 4.0
 
 
 def note(text: str) -> None:
@@ -88,10 +90,10 @@ class Mortal(headrace.App, name="mortal/any", max_multiplexing=16, first_event_t
                 await asyncio.sleep(0.05)  # until the events are on their way: a dead process sends no more
                 SUDDEN[input.how]()
             elif input.how == "silent":
-                await asyncio.sleep(60)
+                await asyncio.sleep(600)
             elif input.how == "asks to be cancelled":
                 note(f"cancel me {self.current_request.request_id}")
-                await asyncio.sleep(60)
+                await asyncio.sleep(600)
             elif input.how == "endless":
                 while True:
                     await asyncio.sleep(0.05)
@@ -130,7 +132,14 @@ class Hurried(
 ): ...
 
 
-class Crash(Mortal, name="mortal/crash", max_multiplexing=1, min_concurrency=2): ...
+class Crash(
+    Mortal,
+    name="mortal/crash",
+    max_multiplexing=1,
+    min_concurrency=2,
+    first_event_timeout=60,
+    event_gap_timeout=60,
+): ...
 
 
 class Clean(
@@ -138,4 +147,24 @@ class Clean(
 ): ...
 
 
-class Single(Mortal, name="mortal/single", max_multiplexing=1, event_gap_timeout=60): ...
+class Single(Mortal, name="mortal/single", max_multiplexing=1, event_gap_timeout=600): ...
+
+
+# Those of which no deadline passes but the one that a test means, however busy the machine is. They are started when they
+# are called.
+
+
+class Calm(Mortal, name="mortal/calm", min_concurrency=0, first_event_timeout=60, event_gap_timeout=600): ...
+
+
+class Gap(Mortal, name="mortal/gap", min_concurrency=0, first_event_timeout=60): ...
+
+
+class Total(
+    Mortal,
+    name="mortal/total",
+    min_concurrency=0,
+    request_timeout=TOTAL_S,
+    first_event_timeout=60,
+    event_gap_timeout=60,
+): ...
