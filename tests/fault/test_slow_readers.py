@@ -10,7 +10,7 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,8 @@ import pytest
 import headrace
 from tests.support.bystander import bystander
 from tests.support.crowd import crowd
-from tests.support.memory import MIB, metric, resident_bytes, watched_memory
+from tests.support.leaving import MODELS as LEAVING
+from tests.support.memory import MIB, metric, resident_bytes, settled, watched_memory
 from tests.support.official import CLIENTS_OF_FAL, Client, Outcome, need_node, official_server
 from tests.support.server import RawStream, Server, data_events, eventually, running_server
 from tests.support.toxic import Toxic
@@ -69,20 +70,6 @@ def over(server: Server) -> list[str]:
     return server.post("/fault/hoarding/made").json["over"]
 
 
-def settled(value: Callable[[], object], *, seconds: float = 0.5) -> object:
-    """Wait until a value has not changed for a while."""
-    seen, since = value(), time.monotonic()
-
-    def is_settled() -> bool:
-        nonlocal seen, since
-        if (now := value()) != seen:
-            seen, since = now, time.monotonic()
-        return time.monotonic() - since > seconds
-
-    eventually(is_settled, "it settles")
-    return seen
-
-
 @contextlib.contextmanager
 def read_at(reader: RawStream, bytes_per_s: float) -> Iterator[threading.Thread]:
     """Read a little of a stream, ten times a second or less, until the block is left or the stream ends."""
@@ -128,7 +115,8 @@ def test_a_slow_reader_stops_its_model_at_the_cap_and_nobody_else(patient, path,
     with unread(patient.port, path, {**FLOOD, "name": name}) as slow, contextlib.ExitStack() as reading:
         if bytes_per_s:
             reading.enter_context(read_at(slow, bytes_per_s))
-        events = settled(lambda: made(patient).get(name, 0))
+        eventually(lambda: name in made(patient), "its model begins")
+        events = settled(lambda: made(patient)[name])
         with watched_memory(patient) as growth, bystander(patient, path=CALM, ticks=10):
             beside = crowd(patient, "/fault/hoarding/ticks/stream", **everybody)
         later = made(patient)[name]
@@ -155,7 +143,8 @@ def test_a_thousand_readers_that_stopped_cost_what_their_windows_hold_and_others
         for number in range(readers):
             name = f"stopped {number}"
             streams.enter_context(unread(server.port, "/fault/hoarding/flood/stream", {**FLOOD, "name": name}))
-        settled(lambda: (len(made(server)), sum(made(server).values())))
+        eventually(lambda: len(made(server)) == readers, "all the models begin")
+        settled(lambda: sum(made(server).values()))
         held = metric(server, "headrace_held_bytes", kind="events")
         with watched_memory(server) as growth, bystander(server, path=CALM, ticks=10):
             grown = resident_bytes(server.process.pid) - before
@@ -173,6 +162,10 @@ def test_a_thousand_readers_that_stopped_cost_what_their_windows_hold_and_others
 
 # --- S7: readers that take nothing --------------------------------------------------------------------------
 
+#: Seconds after which a smoke run takes a reader for stalled who is not: one that reads is in this process, which a busy
+#: machine may hold up for some.
+STALL_S = 5
+
 
 @pytest.mark.promise("S7")
 def test_a_reader_that_takes_nothing_is_ended_and_counted_and_its_slot_is_free(count, figures, recorder):
@@ -186,8 +179,8 @@ def test_a_reader_that_takes_nothing_is_ended_and_counted_and_its_slot_is_free(c
             stopped_at = {}
             for number in range(readers):
                 body = {**FLOOD, "name": f"stalled {number}"}
-                reader = streams.enter_context(unread(server.port, "/fault/hoarding/flood/stream", body))
                 stopped_at[f"stalled {number}"] = time.monotonic()
+                reader = streams.enter_context(unread(server.port, "/fault/hoarding/flood/stream", body))
             waits = dict(stopped_at)
 
             def all_are_over() -> bool:
@@ -214,8 +207,8 @@ def test_a_reader_that_takes_nothing_is_ended_and_counted_and_its_slot_is_free(c
 
 @pytest.mark.promise("S7")
 def test_a_reader_that_moves_however_slowly_is_not_ended(recorder):
-    limits, rate = ({}, 1_000) if recorder.is_full else ({"stall_timeout_s": 2}, 20_000)
-    patience_s = 90 if recorder.is_full else 4
+    limits, rate = ({}, 1_000) if recorder.is_full else ({"stall_timeout_s": STALL_S}, 20_000)
+    patience_s = 90 if recorder.is_full else STALL_S + 2
     with running_server(MODELS, limits=limits) as server, bystander(server, path=CALM):
         with unread(server.port, "/fault/hoarding/flood/stream", {**FLOOD, "name": "moves"}) as slow:
             begun = time.monotonic()
@@ -235,8 +228,8 @@ def test_a_reader_that_moves_however_slowly_is_not_ended(recorder):
 
 @pytest.mark.promise("S7")
 def test_a_thin_line_is_no_stalled_reader(recorder):
-    limits, rate = ({}, 8_000) if recorder.is_full else ({"stall_timeout_s": 2}, 100_000)
-    events = 600 if recorder.is_full else 250
+    limits, rate = ({}, 8_000) if recorder.is_full else ({"stall_timeout_s": STALL_S}, 100_000)
+    events = 600 if recorder.is_full else int((STALL_S + 1) * 100)
     with (
         running_server(MODELS, limits=limits) as server,
         Toxic(server.port) as proxy,
@@ -300,16 +293,24 @@ def test_a_model_faster_than_any_reader_costs_no_memory_and_no_event(patient, pa
 def test_heartbeats_come_on_time_each_a_comment_of_one_newline(recorder, figures):
     heartbeat_s, beats = (10.0, 12) if recorder.is_full else (0.4, 5)
     limits = {"heartbeat_s": heartbeat_s, "headers_hold_s": heartbeat_s}
-    with running_server(limits=limits) as server, bystander(server):
+    with (
+        running_server(f"{LEAVING}:Leaving", limits=limits) as server,
+        bystander(server, path="/test/leaving/stream"),
+    ):
         arrivals: list[float] = [time.monotonic()]
-        with server.open("/zoo/zoo/silent/stream", {"pause": heartbeat_s * (beats + 0.5)}) as stream:
+        with server.open("/test/leaving/ponders/stream", {"n": 0, "name": "silent"}) as stream:
             for beat in range(1, beats + 1):
                 eventually(lambda: read_more(stream) >= beat, "a heartbeat", seconds=heartbeat_s + 30)
                 arrivals.append(time.monotonic())
+            (server.folder / "notes.silent").touch()  # it says its one word
             stream.read_until(b"\r\n0\r\n\r\n")
+            seconds = time.monotonic() - arrivals[0]
 
-    assert b": ping\n" * beats + b'data: {"i":0}\n\n' == stream.body
+    came = stream.body.count(b": ping\n")
+    assert b": ping\n" * came + b'data: {"total":0}\n\n' == stream.body
+    assert beats <= came <= seconds / heartbeat_s + 0.1  # none comes early, however late some are
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
+    assert statistics.median(gaps) < heartbeat_s + 2
     figures("S9", n=beats, heartbeat_s=heartbeat_s, median_s=statistics.median(gaps), longest_s=max(gaps),
             shortest_s=min(gaps))  # fmt: skip
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.server import Server
+from tests.support.server import Server, eventually
 
 MIB = 1024 * 1024
 
@@ -32,6 +33,22 @@ def resident_bytes(pid: int, field_name: str = "VmRSS") -> int:
         if line.startswith(f"{field_name}:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"the kernel gives no {field_name} for process {pid}")
+
+
+def settled(value: Callable[[], object], *, seconds: float = 0.5, looks: int = 10) -> object:
+    """Wait until a value has not changed for a while, and for some looks at it: one alone may be what is held up."""
+    seen, since, same = value(), time.monotonic(), 0
+
+    def is_settled() -> bool:
+        nonlocal seen, since, same
+        if (now := value()) == seen:
+            same += 1
+        else:
+            seen, since, same = now, time.monotonic(), 0
+        return same >= looks and time.monotonic() - since > seconds
+
+    eventually(is_settled, "it settles")
+    return seen
 
 
 @dataclass
@@ -58,13 +75,14 @@ def watched_memory(server: Server) -> Iterator[Growth]:
     The growth is filled in when the block is left, for processes that lived all the while.
     """
     growth = Growth()
-    pids = [server.process.pid, *server.runner_pids()]
-    for pid in pids:
-        Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): the peak begins anew
-    before = {pid: resident_bytes(pid) for pid in pids}
+    before: dict[int, int] = {}
+    for pid in (server.process.pid, *server.runner_pids()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):  # a runner that just leaves
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # proc(5): the peak begins anew
+            before[pid] = resident_bytes(pid)
     yield growth
     after: dict[int, int] = {}
-    for pid in pids:
+    for pid in before:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
             after[pid] = resident_bytes(pid, "VmHWM") - before[pid]
     growth.node = after.pop(server.process.pid)
