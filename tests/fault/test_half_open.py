@@ -19,7 +19,8 @@ names = (f"vanished-{number}" for number in itertools.count())
 
 @pytest.fixture(scope="module")
 def server(recorder):
-    soon = {"heartbeat_s": 0.5, "headers_hold_s": 0.5, "stall_timeout_s": 1}
+    # A reader that is to be behind for a moment may be held up with this process for some seconds.
+    soon = {"heartbeat_s": 0.5, "headers_hold_s": 0.5, "stall_timeout_s": 5}
     targets = [f"{MODELS}:Leaving", f"{MODELS}:OneSlot"]
     with running_server(*targets, limits=None if recorder.is_full else soon) as server:
         yield server

@@ -16,8 +16,10 @@ names = (f"leaver-{number}" for number in itertools.count())
 
 
 @pytest.fixture(scope="module")
-def server():
-    with running_server(f"{MODELS}:Leaving", f"{MODELS}:OneSlot") as server:
+def server(recorder):
+    # Nothing here is to be given up, and a busy machine may hold a runner up for seconds.
+    limits = None if recorder.is_full else {"cancel_grace_s": 30}
+    with running_server(f"{MODELS}:Leaving", f"{MODELS}:OneSlot", limits=limits) as server:
         yield server
 
 
@@ -34,6 +36,12 @@ def takes_as_many_as_before(server) -> bool:
     return True
 
 
+def ended(server) -> float:
+    """How many streams have ended because their readers left."""
+    labels = {"app": APP, "view": "stream", "ending": "client_disconnected"}
+    return metric(server, "headrace_requests_total", **labels)
+
+
 # --- in mid-stream ----------------------------------------------------------------------------------------------
 
 
@@ -46,24 +54,26 @@ def takes_as_many_as_before(server) -> bool:
 )
 def test_a_reader_that_leaves_an_async_generator_closes_it_and_frees_its_slot(server, way, full, count, figures):
     turns = count(smoke=10, full=full)
-    ended = {"app": APP, "view": "stream", "ending": "client_disconnected"}
-    ended_before = metric(server, "headrace_requests_total", **ended)
+
+    ended_before = ended(server)
     worked_before_s = metric(server, "headrace_work_after_leave_seconds_total", app=APP)
-    times_s = []
+    times_s, free_s = [], []
 
     with bystander(server, path="/test/leaving/stream", ticks=20) as other:
-        for turn in range(turns):
+        for turn in range(1, turns + 1):
             name = next(names)
             stream = server.open("/test/leaving/stream", {"n": 10_000, "pause": 0.02, "name": name})
             stream.read_until(b'{"i":%d}' % (turn % 4))
             left_at = time.monotonic()
             WAYS[way](stream)
             times_s.append(noted(server, "finally", name) - left_at)
+            eventually(lambda turn=turn: ended(server) - ended_before == turn, "it is counted")
+            free_s.append(time.monotonic() - left_at)
 
     eventually(lambda: is_idle(server, APP), "no slot is held")
     worked_s = metric(server, "headrace_work_after_leave_seconds_total", app=APP) - worked_before_s
-    assert metric(server, "headrace_requests_total", **ended) - ended_before == turns
-    assert worked_s < sum(times_s) + turns * 0.5
+    assert ended(server) - ended_before == turns
+    assert worked_s < sum(free_s)
     assert takes_as_many_as_before(server)
     figures(
         "S1" if way == "fin" else "S3", **spread_ms(times_s),

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.bystander import bystander
 from tests.support.leaving import MODELS, is_idle, metric
-from tests.support.server import ROOT, RawStream, Server, eventually, running_server
+from tests.support.server import PATIENCE_S, ROOT, RawStream, Server, eventually, running_server
 
 WITNESS = ROOT / "tests" / "support" / "witness"
 
@@ -33,7 +33,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("witness")
     (folder / "tmp").mkdir()
     env = {"PYTHONPATH": str(WITNESS), "WITNESS": str(folder), "TMPDIR": str(folder / "tmp")}
-    limits = {"replay_s": 600, "replays_max": KEPT}
+    # No runner is to be given up: a busy machine may hold one up for seconds.
+    limits = {"replay_s": 600, "replays_max": KEPT, "cancel_grace_s": 60}
     with running_server(f"{MODELS}:Leaving", env=env, limits=limits) as server:
         server.witness = folder
         yield server
@@ -190,7 +191,7 @@ def resting(server: Server) -> dict[str, object]:
         seen.append(held(server))
         return len(seen) > 4 and seen[-4:] == [seen[-1]] * 4
 
-    eventually(rests, "nothing changes any more")
+    eventually(rests, "nothing changes any more", seconds=2 * PATIENCE_S)
     return seen[-1]
 
 

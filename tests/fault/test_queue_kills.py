@@ -44,7 +44,7 @@ PATIENT_S = 180.0
 #: Results are looked at until the end of the last sitting.
 LIMITS = {"result_age_s": 7 * 86_400}
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 class History:

@@ -12,7 +12,7 @@ from headrace import Client
 from headrace.client import errors
 from tests.support.server import PATIENCE_S, ZOO, Server, data_events, eventually, running_server
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def items_of(n: int) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ import pytest
 from headrace import Client
 from headrace.client import errors
 from tests.support.bystander import bystander
+from tests.support.leaving import waiting
 from tests.support.official import key_of, users_environment
 from tests.support.resuming import SHELLS, cut_wire
 from tests.support.server import PATIENCE_S, eventually, running_server
@@ -20,6 +21,9 @@ from tests.support.shells import no_credentials  # noqa: F401
 
 #: Streams read at once: each waits a tenth of a second behind a cut.
 AT_ONCE = 8
+
+#: Seconds, of a grace of 30, that a busy machine may take.
+LONG_BEFORE_S = 20
 
 names = (f"resumed-{number}" for number in itertools.count())
 
@@ -69,11 +73,14 @@ def test_a_stream_cut_behind_any_byte_is_handed_over_once_and_started_once(serve
     turns = count(smoke=30, full=1500)
     with server.open("/zoo/zoo/async/stream", {"n": 17, "pause": 0.002}, {"X-Headrace-Event-Ids": "1"}) as whole:
         size = len(whole.read_until(b"\r\n0\r\n\r\n"))
+    # Where all events come in one write, as after a hold-up, a stream is shorter: by the ends of their chunks.
+    least = len(whole.head) + 4 + len(b"%x\r\n%b\r\n0\r\n\r\n" % (len(whole.body), whole.body))
+    cuts = [turn * size // turns for turn in range(turns)]
 
-    resumed, wrong = read_all(server, [Read(shell, [turn * size // turns], 17, 0.002) for turn in range(turns)])
+    resumed, wrong = read_all(server, [Read(shell, [cut], 17, 0.002) for cut in cuts])
 
     assert wrong == []
-    assert resumed >= turns * 0.95  # a stream whose events came two in a write is a few bytes shorter than its cut
+    assert resumed >= sum(cut < least for cut in cuts) >= turns * 0.85
     figures("P1", offsets=turns, bytes=size, resumed=resumed, differences=len(wrong))
 
 
@@ -130,7 +137,7 @@ def test_leaving_on_purpose_stops_the_model_long_before_its_grace(server, count)
             for _ in client.stream("zoo/zoo/async", {"n": 10_000, "pause": 0.02, "name": name}, resume=True):
                 break
 
-            eventually(server.saw(f"finally {name}"), "the model stops", seconds=10)
+            eventually(server.saw(f"finally {name}"), "the model stops", seconds=LONG_BEFORE_S)
 
 
 def test_leaving_before_the_first_event_stops_the_model_long_before_its_grace(server, count):
@@ -141,9 +148,10 @@ def test_leaving_before_the_first_event_stops_the_model_long_before_its_grace(se
                 next(first)
                 with pytest.raises(errors.EventTimeout):
                     next(client.stream("zoo/single", {"pause": 60, "name": waits}, resume=True, event_timeout=0.3))
+                eventually(lambda: waiting(server, "zoo/single") == 0, "no place is held", seconds=LONG_BEFORE_S)
 
-            eventually(server.saw(f"let go {holds}"), "the first lets go", seconds=10)
-            next(client.stream("zoo/single", {"name": next(names)}, event_timeout=10))
+            eventually(server.saw(f"let go {holds}"), "the first lets go", seconds=LONG_BEFORE_S)
+            next(client.stream("zoo/single", {"name": next(names)}, event_timeout=LONG_BEFORE_S))
             assert f"hold {waits}" not in server.notes()
 
 

@@ -29,12 +29,13 @@ APP = "test/zombies"
 #: Items of an attempt, and seconds between two.
 N, PAUSE_S = 20, 0.05
 
-#: Short, so that a pause of a second or two is past them. The node looks after its runners once a second.
-LIMITS = {"lease_s": 0.5, "runner_stopped_s": 0.5, "runner_silence_s": 2.0}
+#: Short, so that a pause of a second or two is past them. The node looks after its runners once a second. (Not so their
+#: silence: a busy machine holds one up for that long, and an attempt more is spent.)
+LIMITS = {"lease_s": 0.5, "runner_stopped_s": 0.5}
 
 names = (f"zombie-{number}" for number in itertools.count())
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def submitted(server: Server, name: str) -> str:
