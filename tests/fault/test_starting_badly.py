@@ -64,7 +64,8 @@ def test_a_model_that_fails_to_load_is_tried_ever_more_rarely_until_it_works(moo
                 assert int(refused[0].headers["retry-after"]) >= 1
         assert "RuntimeError: no model today" in server.log
         assert 'raise RuntimeError("no model today")' in server.log  # its traceback
-        assert re.search(r"it was ended by SIGSEGV\n(.*\n)*.*Segmentation fault", server.log)
+        crash = r"it was ended by SIGSEGV\n(.*\n)*.*Segmentation fault"
+        eventually(lambda: re.search(crash, server.log), "the log tells of the crash")
         assert server.request("GET", "/ready").status == 503
 
         used = busy = 0.0

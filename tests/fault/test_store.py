@@ -42,6 +42,7 @@ def is_sound(path) -> bool:
 # --- its process ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(600)  # it starts many processes, each with all its imports
 @pytest.mark.promise("Q1")
 def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path, recorder, count, figures):
     """The store's part: submits, attempts, events, cancels and endings, 16 at once, in one file killed again and again."""
@@ -348,8 +349,8 @@ def test_submits_at_once_share_the_syncs_of_a_slow_disk(tmp_path, count, figures
     figures(
         "Q9", acks_per_s=seen["acks_per_s"], p50_ms=seen["p50_ms"], p99_ms=seen["p99_ms"], sync_ms=seen["sync_ms"]
     )
-    # One sync each would be 1000 / sync_ms a second.
-    assert seen["acks_per_s"] > 2 * 1000 / seen["sync_ms"]
+    # With one sync each, a submit would wait for those of all others. The median, which one hold-up does not move.
+    assert seen["p50_ms"] < seen["submitters"] * seen["sync_ms"] / 2
 
 
 @pytest.mark.promise("Q10")

@@ -109,8 +109,11 @@ def test_a_call_that_holds_the_interpreter_is_given_up_and_the_others_go_on_when
         runners = ready_runners(server)
         companion = server.open("/test/leaving/stream", {"n": 30, "pause": 0.02, "name": next(names)})
         companion.read_until(b"data: ")
-        stuck = server.open("/test/leaving/in-c-with-the-lock/stream", {"pause": grace_s + 1, "name": next(names)})
+        name = next(names)
+        stuck = server.open("/test/leaving/in-c-with-the-lock/stream", {"pause": grace_s + 1, "name": name})
         stuck.read_until(b'"pid"')
+        (server.folder / f"notes.{name}").touch()
+        noted(server, "holds", name)
         left_at = time.monotonic()
         stuck.close()
 

@@ -83,7 +83,7 @@ def test_a_seed_tells_the_same_story_in_another_process():
         env=environ,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=True,
     )
 

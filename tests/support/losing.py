@@ -7,8 +7,9 @@ import re
 import signal
 import socket
 import threading
+from pathlib import Path
 
-from tests.support.server import PATIENCE_S, Server
+from tests.support.server import PATIENCE_S, Server, eventually
 
 
 class LosingTheFirst:
@@ -60,6 +61,7 @@ class LosingTheFirst:
         # The server reads it when its connection is gone already: it cannot have answered.
         self._server.process.send_signal(signal.SIGSTOP)
         try:
+            eventually(lambda: is_stopped(self._server.process.pid), "the server stands still")
             upstream.sendall(request)
             reset(upstream)
         finally:
@@ -74,6 +76,11 @@ class LosingTheFirst:
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped by a signal."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def reset(connection: socket.socket) -> None:

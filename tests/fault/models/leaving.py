@@ -143,9 +143,12 @@ class Leaving(headrace.App, name="test/leaving", max_multiplexing=16):
 
     @headrace.endpoint("/in-c-with-the-lock")
     def in_c_with_the_lock(self, input: Ask) -> Iterator[dict]:
-        """In a library's function that lets nobody run for `pause` seconds."""
-        with Life(input.name):
+        """In a library's function that lets nobody run for `pause` seconds, once the file $ZOO_NOTES.NAME is there."""
+        with Life(input.name) as life:
             yield {"pid": os.getpid()}
+            while not os.path.exists(f"{os.environ['ZOO_NOTES']}.{input.name}"):
+                time.sleep(0.01)  # until its reader has the event, which could not leave any more
+            life.note("holds", time.monotonic())
             C_WITH_THE_LOCK.usleep(int(input.pause * 1_000_000))
             time.sleep(600)
             yield {}
