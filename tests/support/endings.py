@@ -38,7 +38,7 @@ class Ending:
 ONE = [{"i": 0}]
 
 
-def ending(how: str, type_: str, status: int, *, app: str = "calm", events: int = 1, **fields: Any) -> Ending:
+def ending(how: str, type_: str, status: int, *, app: str = "any", events: int = 1, **fields: Any) -> Ending:
     input = {"how": how, "events": events, "pause": fields.pop("pause", 0.0)}
     return Ending(f"mortal/{app}", input, ONE[:events], type_, status, **fields)
 
@@ -56,15 +56,15 @@ ENDINGS = {
     "gave up": ending("gave up", "client_cancelled", 499),
     "yielded bytes": ending("yielded bytes", "unserializable_item", 500),
     "yielded too much": ending("yielded too much", "event_too_large", 500),
-    "yielded nothing": ending("well", "no_result", 500, events=0, pause=3.0),
-    "cancelled": ending("asks to be cancelled", "client_cancelled", 499),
+    "yielded nothing": ending("well", "no_result", 500, events=0, pause=0.35),
+    "cancelled": ending("asks to be cancelled", "client_cancelled", 499, app="single"),
     "killed": death("killed"),
     "left by os._exit": death("left by os._exit"),
     "SIGSEGV": death("SIGSEGV"),
     "SIGABRT": death("SIGABRT"),
-    "no first event": ending("silent", "first_event_timeout", 504, app="any", events=0, is_retryable=True),
-    "a gap": ending("silent", "event_gap_timeout", 504, app="gap", is_retryable=True),
-    "too long": ending("silent", "request_timeout", 504, app="total", is_retryable=True),
+    "no first event": ending("silent", "first_event_timeout", 504, events=0, is_retryable=True),
+    "a gap": ending("silent", "event_gap_timeout", 504, is_retryable=True),
+    "too long": ending("silent", "request_timeout", 504, app="hurried", is_retryable=True),
 }
 #: To be called while the one slot is taken.
 NO_SLOT = Ending("mortal/single", {}, [], "startup_timeout", 504, is_retryable=True)
@@ -83,7 +83,7 @@ def cancelling(server: Server, key: str | None = None) -> Iterator[None]:
             for note in notes[seen:]:
                 if note.startswith("cancel me "):
                     id_ = note.rpartition(" ")[2]
-                    server.request("PUT", f"/mortal/calm/requests/{id_}/cancel", headers=headers)
+                    server.request("PUT", f"/mortal/single/requests/{id_}/cancel", headers=headers)
             seen = len(notes)
 
     watcher = threading.Thread(target=watch, name="cancelling")
