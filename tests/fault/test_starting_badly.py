@@ -3,14 +3,16 @@
 import os
 import re
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.bystander import bystander
 from tests.support.deaths import condition, cpu_s, metric, noted
-from tests.support.server import STARTING_S, ZOO, Answer, Server, eventually, running_server
+from tests.support.server import PATIENCE_S, STARTING_S, ZOO, Answer, Server, eventually, running_server
 
 MODELS = Path(__file__).parent / "models" / "dying.py"
 
@@ -167,6 +169,33 @@ def test_a_model_that_dies_soon_after_each_start_is_a_crash_loop(moods):
     assert is_told
     assert before_it_is_told.count("of test/moody is lost") == 3
     assert min(gaps[2:4]) >= 0.5
+
+
+@pytest.mark.promise("R4")
+def test_a_crash_loop_is_not_hurried_by_those_who_ask_while_a_runner_is_seen_off(moods):
+    moods("Moody", "die of a request")
+    limits = {"restart_backoff_s": 0.5, "restart_backoff_max_s": 0.5, "crashes_max": 3}
+    with (
+        running_server(f"{ZOO}:Zoo", f"{MODELS}:Moody", limits=limits, env=moods.env) as server,
+        bystander(server),
+        ThreadPoolExecutor(4) as callers,
+    ):
+        is_enough = threading.Event()
+
+        def ask() -> None:
+            while not is_enough.is_set():
+                server.post("/test/moody")
+
+        try:
+            asking = [callers.submit(ask) for _ in range(4)]
+            eventually(lambda: len(noted(server, "try Moody")) >= 8, "it is tried again and again", seconds=60)
+        finally:
+            is_enough.set()
+        for each in asking:
+            each.result(PATIENCE_S)
+        gaps = gaps_of(noted(server, "try Moody"))
+
+    assert min(gaps[2:7]) >= 0.5
 
 
 @pytest.mark.promise("R4")

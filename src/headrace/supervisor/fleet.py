@@ -290,10 +290,12 @@ class Fleet:
         if not runner.is_lost:
             await runner.process.stop()
             return
+        pause_s = self._restarts.died(self._now())
+        self._not_before = self._now() + pause_s  # at once: requests that come while it is ended ask for another
         await runner.process.kill()
         story = runner.process.ending if runner.leaving is Leaving.DIED else runner.link.last_words
         _log.error("runner %d of %s is lost: %s", pid, name, story)
-        self._lost(runner)
+        self._lost(runner, pause_s)
 
     def _released(self) -> None:
         self._restarts.served()
@@ -301,9 +303,8 @@ class Fleet:
 
     # --- what goes wrong --------------------------------------------------------------------------------
 
-    def _lost(self, runner: Runner) -> None:
+    def _lost(self, runner: Runner, pause_s: float) -> None:
         limits = self._limits
-        pause_s = self._restarts.died(self._now())
         if pause_s:
             self._fail(
                 f"{self.app.file}:{self.app.line}: runners of {self.app.cls} die again and again "
