@@ -152,6 +152,7 @@ def fake_queue(**settings: Any) -> Iterator[FakeQueue]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         block_on_close = True
+        request_queue_size = 128  # as many as call at once; beyond it, the kernel lets them wait for seconds
 
         def process_request(self, request: Any, client_address: Any) -> None:
             open_sockets.add(request)

@@ -6,6 +6,7 @@ A script is a list of steps, played once for each request that arrives:
     Wait(seconds)     nothing happens, unless the client leaves
     Beat(data, …)     the same bytes again and again, until the client leaves
     HOLD              nothing more happens until the client leaves
+    TAKEN             nothing happens until the client has read all that was sent, unless it leaves
     CLOSE             FIN
     RESET             RST
     a function        the step that it makes of the request
@@ -22,10 +23,11 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 HOLD = object()
+TAKEN = object()
 CLOSE = object()
 RESET = object()
 
@@ -33,6 +35,12 @@ TLS_CERTIFICATE = Path(__file__).parent / "tls" / "localhost.pem"
 """A self-signed certificate for 127.0.0.1 and localhost, with its key. It protects nothing but tests."""
 
 DEADLINE_S = 20.0
+
+STRETCHES = (1, 10)
+"""What the short limits of a test are taken times: as they are, and once more for a machine that was too slow for them.
+
+What is tested is what happens when a limit passes, or that it does not: the same whatever its length.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class Received:
 
     head: str
     body: bytes
+    connection: int = 0  # the number of its connection, in the order in which they were made
 
     @property
     def line(self) -> str:
@@ -124,7 +133,7 @@ def answer(status: int, body: bytes, *headers: str, content_type: str = "applica
 @contextlib.contextmanager
 def scripted(script: Sequence[Step], *, on_connect: Sequence[Step] = (), tls: bool = False) -> Iterator[Scripted]:
     """Run a server in threads until the block ends."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     server = Scripted(listener.getsockname()[1], tls)
     open_sockets: set[socket.socket] = set()
     threads: list[threading.Thread] = []
@@ -137,14 +146,14 @@ def scripted(script: Sequence[Step], *, on_connect: Sequence[Step] = (), tls: bo
                 return
             open_sockets.add(connection)
             server.connections += 1
-            thread = threading.Thread(target=serve, args=(connection,), daemon=True)
+            thread = threading.Thread(target=serve, args=(connection, server.connections), daemon=True)
             threads.append(thread)
             thread.start()
 
-    def serve(connection: socket.socket) -> None:
+    def serve(connection: socket.socket, number: int) -> None:
         try:
             with contextlib.suppress(OSError):
-                _serve(connection, server, script, on_connect)
+                _serve(connection, number, server, script, on_connect)
         finally:
             connection.close()
             open_sockets.discard(connection)
@@ -156,6 +165,7 @@ def scripted(script: Sequence[Step], *, on_connect: Sequence[Step] = (), tls: bo
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+        acceptor.join(DEADLINE_S)  # from here on there are no new connections
         for connection in list(open_sockets):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -164,8 +174,16 @@ def scripted(script: Sequence[Step], *, on_connect: Sequence[Step] = (), tls: bo
             assert not thread.is_alive(), "the scripted server did not stop"
 
 
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    """The address of a port that refuses, and that nobody else is given as long as the block runs."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
 def _serve(
-    connection: socket.socket, server: Scripted, script: Sequence[Step], on_connect: Sequence[Step]
+    connection: socket.socket, number: int, server: Scripted, script: Sequence[Step], on_connect: Sequence[Step]
 ) -> None:
     if not all(_play(connection, step, server) for step in on_connect):
         return
@@ -176,7 +194,7 @@ def _serve(
     try:
         with connection.makefile("rb") as file:
             while (received := _read_request(file)) is not None:
-                server.requests.append(received)
+                server.requests.append(replace(received, connection=number))
                 for step in script:
                     if not _play(connection, step, server):
                         return
@@ -211,6 +229,10 @@ def _play(connection: socket.socket, step: Step, server: Scripted) -> bool:
         while not _has_left(connection, step.every_s, server):
             connection.sendall(step.data)
         return False
+    elif step is TAKEN:
+        while not _has_taken_all(connection):
+            if _has_left(connection, 0.005, server):
+                return False
     elif step is HOLD:
         while not _has_left(connection, DEADLINE_S, server):
             pass
@@ -225,6 +247,17 @@ def _play(connection: socket.socket, step: Step, server: Scripted) -> bool:
     else:
         raise TypeError(step)
     return True
+
+
+def _has_taken_all(connection: socket.socket) -> bool:
+    """Whether nothing of what was sent waits any more in the kernel, on this side or on the client's."""
+    ends = [
+        "%08X:%04X" % (struct.unpack("=I", socket.inet_aton(host))[0], port)
+        for host, port in (connection.getsockname(), connection.getpeername())
+    ]
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [line[4] for line in lines if line[1:3] in (ends, ends[::-1])]
+    return all(queue == "00000000:00000000" for queue in queues)
 
 
 def _has_left(connection: socket.socket, seconds: float, server: Scripted) -> bool:
