@@ -5,20 +5,37 @@ test_official_failures.py.
 """
 
 import asyncio
+import dataclasses
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from headrace import AsyncClient, Client
 from headrace.client import errors
-from tests.support.endings import ENDINGS, LIMITS, MODELS, NO_SLOT, Ending, cancelling, told
+from tests.support import endings
+from tests.support.endings import NO_SLOT, Ending, cancelling
 from tests.support.official import OfficialServer, key_of, official_server
-from tests.support.server import RawStream, Server, data_events, running_server
+from tests.support.server import ROOT, RawStream, Server, data_events, running_server
 from tests.support.shells import Outcome
 
+#: What sets the clients up makes scores of calls, and each of many kills a runner.
+pytestmark = pytest.mark.timeout(400)
+
+MODELS = ROOT / "tests" / "contract" / "models" / "unhurried.py"
+#: Seconds between the error event and the cut, for a client that loses what it has not read by then.
+CUT_DELAY_S = 0.5
+#: The headers go out at once, so that no failure is quicker than they are.
+LIMITS = endings.LIMITS | {"headers_hold_s": 0.0, "cut_delay_s": CUT_DELAY_S}
+#: The deadlines, each in an app that has it alone. The last one leaves no time for an event before it.
+DEADLINES = {
+    "no first event": {"endpoint": "mortal/first"},
+    "a gap": {"endpoint": "mortal/gap"},
+    "too long": {"endpoint": "mortal/total", "input": {"how": "silent", "events": 0}, "items": []},
+}
+ENDINGS = {name: dataclasses.replace(one, **DEADLINES.get(name, {})) for name, one in endings.ENDINGS.items()}
 ALL = {**ENDINGS, "no slot": NO_SLOT}
 each = pytest.mark.parametrize("name", ALL)
 
@@ -35,9 +52,22 @@ def full():
     """A server whose one slot is taken."""
     with official_server(f"{MODELS}:Single", limits=LIMITS | {"slot_wait_s": 0.5}) as full:
         headers = {"Authorization": f"Key {key_of(full.server)}"}
-        with full.server.open("/mortal/single/stream", {"how": "asks to be cancelled"}, headers) as holder:
-            holder.read_until(b"data: ")
+        with full.server.open("/mortal/single/stream", {"how": "endless"}, headers) as holder:
+            holder.read_until(b"data: {}")
             yield full
+
+
+#: How often Node makes its calls, until it was not itself held up for as long as the server leaves it to read.
+ROUNDS = 5
+
+
+def told(to: OfficialServer, program: str, kinds: Sequence[str], calls: dict[str, Ending]):
+    for _ in range(ROUNDS):
+        outcomes = endings.told(to, program, kinds, calls, seconds=150)
+        late = [outcome for outcome in outcomes.values() if outcome.stalled_s > CUT_DELAY_S / 2]
+        if all("error" in (outcome.items or [{}])[-1] for outcome in late):
+            break
+    return outcomes
 
 
 def told_by(served, full, program, *kinds):
@@ -195,14 +225,24 @@ def opened(served: OfficialServer, path: str, input: object) -> RawStream:
     return served.server.open(path, input, {"Authorization": f"Key {key_of(served.server)}"})
 
 
-@pytest.mark.parametrize("name", ENDINGS)
-def test_a_failure_is_one_error_event_and_a_fin_without_the_final_chunk(served, name):
-    ending = ENDINGS[name]
+@pytest.fixture(scope="module")
+def on_the_wire(served):
+    """The stream of each, read to its end: all at once, for the cut of each takes its time."""
 
-    with opened(served, f"/{ending.endpoint}/stream", ending.input) as stream:
-        stream.read_until(b"event: error")
-        stream.read_until(b"\n\n\r\n")
-        stream.read_to_end()  # a reset would raise
+    def read(ending: Ending) -> RawStream:
+        with opened(served, f"/{ending.endpoint}/stream", ending.input) as stream:
+            stream.read_until(b"event: error")
+            stream.read_until(b"\n\n\r\n")
+            stream.read_to_end()  # a reset would raise
+        return stream
+
+    with ThreadPoolExecutor(len(ENDINGS)) as threads:
+        return dict(zip(ENDINGS, threads.map(read, ENDINGS.values()), strict=True))
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_failure_is_one_error_event_and_a_fin_without_the_final_chunk(on_the_wire, name):
+    ending, stream = ENDINGS[name], on_the_wire[name]
 
     blocks = stream.body.replace(b": ping\n", b"").split(b"\n\n")
     assert [block.startswith(b"event: error\ndata: {") for block in blocks] == [False] * len(ending.items) + [
@@ -215,14 +255,14 @@ def test_a_failure_is_one_error_event_and_a_fin_without_the_final_chunk(served, 
 
 
 def test_the_cut_leaves_a_client_the_time_to_read_the_error_event():
-    with running_server(MODELS, limits={"cut_delay_s": 2.0}) as server:
+    with running_server(MODELS, limits={"cut_delay_s": 5.0}) as server:
         with server.open(f"/{ENDINGS['raised'].endpoint}/stream", ENDINGS["raised"].input) as stream:
             stream.read_until(b"event: error")
             told_at = time.monotonic()
             stream.read_to_end()
             delay_s = time.monotonic() - told_at
 
-    assert delay_s >= 0.5  # of two seconds, what a reader that is late itself sees at least
+    assert delay_s >= 0.5  # of five seconds, what a reader that is late itself sees at least
     assert b"connection:" not in stream.head.lower()
 
 
@@ -241,8 +281,9 @@ def test_success_is_the_final_chunk_and_no_error_event(served, path, input):
 
 # --- an app that asks for clean ends --------------------------------------------------------------------------
 
-#: Its app has all the deadlines.
 AT_CLEAN = {name: ENDINGS[name] for name in ENDINGS if name not in {"cancelled", "yielded nothing"}}
+#: The apps of the deadlines; all else fails in `mortal/clean`.
+CLEAN_APPS = {"no first event": "clean-first", "a gap": "clean-gap", "too long": "clean-total"}
 
 
 @pytest.mark.parametrize("name", AT_CLEAN)
@@ -250,7 +291,7 @@ def test_with_stream_error_end_clean_the_connection_goes_on_behind_the_error(ser
     ending = AT_CLEAN[name]
     input = ending.input | ({"how": "endless", "events": 0} if name == "too long" else {})
 
-    with opened(served, "/mortal/clean/stream", input) as stream:
+    with opened(served, f"/mortal/{CLEAN_APPS.get(name, 'clean')}/stream", input) as stream:
         stream.read_until(b"\r\n0\r\n\r\n")
         first = stream.body
         stream.bytes = b""

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support.server import PATIENCE_S, ROOT, Server, running_server
+from tests.support.server import ROOT, Server, running_server
 
 CLIENTS = ROOT / "tests" / "contract" / "clients"
 SNIPPETS = CLIENTS / "snippets"
@@ -32,6 +32,9 @@ NODE_PACKAGES = ROOT / ".venv" / "node"
 
 #: Seconds the package registry may take.
 INSTALL_S = 180.0
+
+#: Seconds one program may take for one call: it starts, imports its client, and may wait for a runner that died.
+PROGRAM_S = 90.0
 
 
 def lacking(reason: str) -> NoReturn:
@@ -130,7 +133,7 @@ def shell_after_headrace_env(server: Server, tls_port: int) -> dict[str, str]:
     command += ["--data-dir", str(server.folder / "data"), "--tls-port", str(tls_port)]
     shell = subprocess.run(
         ["bash", "-c", script, "bash", *command],
-        cwd=server.folder, env=users_environment(server), capture_output=True, text=True, timeout=PATIENCE_S,
+        cwd=server.folder, env=users_environment(server), capture_output=True, text=True, timeout=PROGRAM_S,
     )  # fmt: skip
     assert shell.returncode == 0, shell.stderr
     return dict(line.partition("=")[::2] for line in shell.stdout.split("\0") if line)
@@ -152,6 +155,7 @@ class Outcome:
     error: dict[str, Any] | None = None
     exit_status: int = 0
     complaint: str = ""  # what it wrote to stderr
+    stalled_s: float = 0.0  # the longest that it was held up itself, where it tells that
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class Client:
             yield process
 
     def stream(
-        self, to: OfficialServer, endpoint: str, input: object, *, seconds: float = PATIENCE_S, **more: object
+        self, to: OfficialServer, endpoint: str, input: object, *, seconds: float = PROGRAM_S, **more: object
     ) -> Outcome:
         with self.streaming(to, endpoint, input, **more) as process:
             return outcome(process, seconds=seconds)
@@ -200,7 +204,7 @@ class Client:
             process.communicate()
 
 
-def outcome(process: subprocess.Popen[str], *, seconds: float = PATIENCE_S) -> Outcome:
+def outcome(process: subprocess.Popen[str], *, seconds: float = PROGRAM_S) -> Outcome:
     """Let a client come to its end, and return what it told."""
     told, complaint = process.communicate(timeout=seconds)
     outcome = Outcome(exit_status=process.returncode, complaint=complaint)

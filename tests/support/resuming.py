@@ -136,8 +136,8 @@ def cut_wire(upstream_port: int | Sequence[int], cuts: Sequence[int], *, resets:
 
     def carry(client: socket.socket, port: int, left: int | None) -> None:
         """Carry bytes both ways until one side is done or the answer's bytes are used up; then close both."""
-        with client, socket.create_connection(("127.0.0.1", port), DEADLINE_S) as upstream:
-            with contextlib.suppress(OSError):
+        with client, contextlib.suppress(OSError):
+            with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as upstream:
                 while left is None or left > 0:
                     ready, _, _ = select.select([client, upstream, is_over], [], [], DEADLINE_S)
                     source = next(iter(ready), is_over)
