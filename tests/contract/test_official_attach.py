@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.official import (
     CLIENTS,
+    PROGRAM_S,
     PYTHON,
     PYTHON_ASYNC,
     OfficialServer,
@@ -18,8 +19,14 @@ from tests.support.official import (
     need_node,
     official_server,
 )
-from tests.support.server import PATIENCE_S, eventually
+from tests.support.server import ROOT, ZOO, eventually
 from tests.support.toxic import Toxic
+
+TELLER = ROOT / "tests" / "contract" / "models" / "teller.py"
+#: Seconds between an error event and the cut, for Node loses what it has not read by then; and how often it is asked
+#: again if it was itself held up for as long.
+CUT_DELAY_S = 1.0
+ROUNDS = 5
 
 COUNTED = [{"i": 0}, {"i": 1}, {"i": 2}, {"total": 3}]
 
@@ -28,7 +35,8 @@ in_python = pytest.mark.parametrize("client", [PYTHON, PYTHON_ASYNC], ids=lambda
 
 @pytest.fixture(scope="module")
 def served():
-    with official_server(limits={"heartbeat_s": 0.2, "headers_hold_s": 0.2}) as served:
+    limits = {"heartbeat_s": 0.2, "headers_hold_s": 0.2, "cut_delay_s": CUT_DELAY_S}
+    with official_server(ZOO, TELLER, limits=limits) as served:
         yield served
 
 
@@ -50,8 +58,8 @@ def failed(served: OfficialServer) -> str:
     return found[1].decode()
 
 
-def token_for(served: OfficialServer, id_: str, **body: object) -> str:
-    return served.server.post(f"/zoo/zoo/requests/{id_}/token", body, own_key(served)).json["token"]
+def token_for(served: OfficialServer, id_: str, *, app: str = "zoo/zoo") -> str:
+    return served.server.post(f"/{app}/requests/{id_}/token", {}, own_key(served)).json["token"]
 
 
 # --- fal's client for Python ------------------------------------------------------------------------------------
@@ -94,7 +102,7 @@ def watched_in_javascript(served: OfficialServer, calls: list[dict]) -> dict[str
     source = (CLIENTS / "attach.mjs").read_text()
     process = subprocess.run(
         ["node", "--input-type=module", "--eval", source, "--", json.dumps(calls)],
-        cwd=need_node(), env=served.environment, capture_output=True, text=True, timeout=PATIENCE_S,
+        cwd=need_node(), env=served.environment, capture_output=True, text=True, timeout=PROGRAM_S,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-4_000:]
     told = [json.loads(line) for line in process.stdout.splitlines()]
@@ -161,14 +169,15 @@ def event_source(served: OfficialServer, url: str) -> Iterator[subprocess.Popen[
 
 
 def node(*args: str) -> str:
-    return subprocess.run(["node", *args], capture_output=True, text=True, timeout=PATIENCE_S).stdout
+    return subprocess.run(["node", *args], capture_output=True, text=True, timeout=PROGRAM_S).stdout
 
 
-def told_to_its_end(process: subprocess.Popen[str]) -> list[dict]:
-    """What it told. That it comes to an end at all means that it does not connect again for ever."""
-    told, complaint = process.communicate(timeout=PATIENCE_S)
+def told_to_its_end(process: subprocess.Popen[str]) -> tuple[list[dict], float]:
+    """What it told, and the seconds that it was held up itself. That it ends means that it does not connect for ever."""
+    told, complaint = process.communicate(timeout=PROGRAM_S)
     assert (process.returncode, complaint) == (0, "")
-    return [json.loads(line) for line in told.splitlines()]
+    *told, stalled = [json.loads(line) for line in told.splitlines()]
+    return told, stalled["stalled_s"]
 
 
 @pytest.mark.promise("P6")
@@ -179,7 +188,7 @@ def test_event_source_watches_a_request_and_stops_at_its_end(served):
     )
 
     with event_source(served, url) as process:
-        told = told_to_its_end(process)
+        told, _ = told_to_its_end(process)
 
     assert told == [
         {"open": True},
@@ -195,8 +204,11 @@ def test_event_source_is_told_of_a_failure_and_stops(served):
         f"https://localhost:{served.tls_port}/zoo/zoo/requests/{id_}/stream?fal_jwt_token={token_for(served, id_)}"
     )
 
-    with event_source(served, url) as process:
-        told = told_to_its_end(process)
+    for _ in range(ROUNDS):
+        with event_source(served, url) as process:
+            told, stalled_s = told_to_its_end(process)
+        if len(told) == 6 or stalled_s < CUT_DELAY_S / 2:
+            break
 
     opened, *items, failure, for_now, for_good = told
     assert [opened, *items] == [
@@ -208,9 +220,11 @@ def test_event_source_is_told_of_a_failure_and_stops(served):
     assert [for_now, for_good] == [{"lost": "for now"}, {"lost": "for good"}]
 
 
-def test_event_source_goes_on_behind_a_cut_with_nothing_lost_and_nothing_repeated(served):
-    id_ = submitted(served, n=40, pause=0.1)
-    path = f"/zoo/zoo/requests/{id_}/stream?fal_jwt_token={token_for(served, id_)}"
+def test_event_source_goes_on_behind_a_cut_with_nothing_lost_and_nothing_repeated(served, tmp_path):
+    seen_half = tmp_path / "seen"
+    input = {"n": 40, "seen": str(seen_half)}  # at a half of them the model waits until the cut has been seen
+    id_ = served.server.post("/queue/line/teller/watched", input, own_key(served)).json["request_id"]
+    path = f"/line/teller/requests/{id_}/stream?fal_jwt_token={token_for(served, id_, app='line/teller')}"
     with (
         Toxic(served.server.port) as network,
         event_source(served, f"http://127.0.0.1:{network.port}{path}") as process,
@@ -220,17 +234,17 @@ def test_event_source_goes_on_behind_a_cut_with_nothing_lost_and_nothing_repeate
         network.add("reset_peer")
         eventually(lambda: network.connections == 0, "it is cut")
         network.clear()
-        told = seen + [json.loads(line) for line in process.stdout]
+        seen_half.touch()
+        *told, _ = seen + [json.loads(line) for line in process.stdout]
 
     assert [one["item"] for one in told if "item" in one] == [*({"i": i} for i in range(40)), {"total": 40}]
     assert [one["id"] for one in told if "item" in one] == [f"{id_}.1.{number}" for number in range(41)]
-    assert [one for one in told if "item" not in one] == [
-        {"open": True},
-        {"lost": "for now"},
-        {"open": True},
-        {"lost": "for now"},
-        {"lost": "for good"},
-    ]
+    opened, *between, ended, gone = [one for one in told if "item" not in one]
+    assert (opened, ended, gone) == ({"open": True}, {"lost": "for now"}, {"lost": "for good"})
+    # More than once, if it was quicker to come back than the network to be well again.
+    assert between[:1] == [{"lost": "for now"}]
+    assert between[-1:] == [{"open": True}]
+    assert {"lost": "for good"} not in between
 
 
 @pytest.mark.promise("P4")
@@ -243,6 +257,6 @@ def test_event_source_gives_up_at_once_where_the_token_is_wrong(served, fault):
     url = f"https://localhost:{served.tls_port}/zoo/zoo/requests/{id_}/stream?fal_jwt_token={token}"
 
     with event_source(served, url) as process:
-        told = told_to_its_end(process)
+        told, _ = told_to_its_end(process)
 
     assert told == [{"lost": "for good"}]

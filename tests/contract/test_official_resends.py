@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import pytest
-
 from tests.support.leaving import MODELS, noted
 from tests.support.official import JAVASCRIPT, official_server, outcome
 from tests.support.server import eventually
@@ -13,7 +11,6 @@ from tests.support.toxic import Toxic
 CALLS = 4
 
 
-@pytest.mark.timeout(120)
 def test_the_four_calls_that_javascript_makes_of_one_stream_start_its_model_once():
     with official_server(f"{MODELS}:Finish") as served, Toxic(served.tls_port) as network:
         led_there = {**served.environment, "HEADRACE_REDIRECT": f"https://localhost:{network.port}"}
@@ -21,7 +18,9 @@ def test_the_four_calls_that_javascript_makes_of_one_stream_start_its_model_once
         with JAVASCRIPT.streaming(through, "test/finish/ponders", {"name": "resent", "n": 1}) as client:
             noted(served.server, "start", "resent")
             for call in range(1, CALLS):
-                eventually(lambda: network.opened == call, f"call {call} is made")  # noqa: B023 - called here
+                eventually(lambda: network.opened >= call, f"call {call} is made")  # noqa: B023 - called here
+                if network.opened > call:
+                    continue  # it was lost like the one before it: the client was back before the network was well
                 network.add("reset_peer")
                 eventually(lambda: network.connections == 0, "its connection is lost")
                 network.clear()

@@ -2,6 +2,8 @@
 // SETTINGS, for tests/contract/test_official_queue.py. STORY is `free`, calls of an app with slots to spare, all at once;
 // `line`, calls of an app whose one slot is taken, one after the other; or `resent`, one call over a bad network. Each
 // thing that is told is `{"name": …, "told": …}`, or `"error"` in place of `"told"`.
+import { randomUUID } from "node:crypto";
+import { writeFileSync } from "node:fs";
 import { fal } from "@fal-ai/client";
 
 const [story, text] = process.argv.slice(-2);
@@ -29,6 +31,10 @@ async function untilDone(endpoint, requestId) {
   }
 }
 
+/** An input of the model that goes on once its caller has seen it at work; and what tells it that. */
+const watched = () => ({ n: 3, seen: `${settings.folder}/seen-${randomUUID()}` });
+const sees = ({ seen }, { status }) => seen && status === "IN_PROGRESS" && writeFileSync(seen, "");
+
 /** Subscribe, and tell all that it told on the way. */
 async function subscribed(endpoint, input, options) {
   const [enqueued, updates] = [[], []];
@@ -36,7 +42,10 @@ async function subscribed(endpoint, input, options) {
     input,
     onEnqueue: (id) => enqueued.push(id),
     // A copy: in streaming mode the client hands over one list of log lines, and adds to it.
-    onQueueUpdate: (update) => updates.push(structuredClone(update)),
+    onQueueUpdate: (update) => {
+      updates.push(structuredClone(update));
+      sees(input, update);
+    },
     ...options,
   });
   return { data, id: requestId, enqueued, updates };
@@ -51,15 +60,19 @@ const free = {
     return { submitted, status, data: result.data, id: result.requestId };
   },
   async stream_status() {
-    const { request_id: requestId } = await fal.queue.submit(`${ZOO}/async`, { input: { n: 3, pause: 1 } });
-    const stream = await fal.queue.streamStatus(`${ZOO}/async`, { requestId, logs: true });
+    const input = watched();
+    const { request_id: requestId } = await fal.queue.submit("line/teller/watched", { input });
+    const stream = await fal.queue.streamStatus("line/teller/watched", { requestId, logs: true });
     const states = [];
-    stream.on("data", (event) => states.push(event.status));
+    stream.on("data", (event) => {
+      states.push(event.status);
+      sees(input, event);
+    });
     const last = await stream.done();
     return { states, last };
   },
-  polling: () => subscribed(`${ZOO}/async`, { n: 3, pause: 0.8 }, { mode: "polling", logs: true, pollInterval: 100 }),
-  streaming: () => subscribed(`${ZOO}/async`, { n: 3, pause: 0.8 }, { mode: "streaming", logs: true }),
+  polling: () => subscribed("line/teller/watched", watched(), { mode: "polling", logs: true, pollInterval: 100 }),
+  streaming: () => subscribed("line/teller/watched", watched(), { mode: "streaming", logs: true }),
   polling_logs: () => subscribed("line/teller", { n: 4 }, { mode: "polling", logs: true, pollInterval: 100 }),
   streaming_logs: () => subscribed("line/teller", { n: 4 }, { mode: "streaming", logs: true }),
   sub_path: () => subscribed(`${ZOO}/def`, { n: 4 }, {}),
@@ -74,8 +87,12 @@ const free = {
   unknown_app: () => fal.queue.submit("zoo/nobody", { input: {} }),
   unknown_request: () => fal.queue.status(ZOO, { requestId: "0f8fad5b-d9cb-469f-a165-70867728950e" }),
   async early_result() {
-    const { request_id: requestId } = await fal.queue.submit(`${ZOO}/async`, { input: { n: 20, pause: 0.1 } });
-    return await fal.queue.result(`${ZOO}/async`, { requestId });
+    const { request_id: requestId } = await fal.queue.submit(`${ZOO}/async`, { input: { n: 10_000, pause: 0.02 } });
+    try {
+      return await fal.queue.result(`${ZOO}/async`, { requestId });
+    } finally {
+      await fal.queue.cancel(`${ZOO}/async`, { requestId });
+    }
   },
   async cancel() {
     const input = { n: 10_000, pause: 0.02, name: settings.name };

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import sys
 import time
+import uuid
 
 import fal_client
 
@@ -62,15 +63,15 @@ def subscribe(settings):
 
 def subscribe_with_updates(settings):
     enqueued, updates = [], []
-    result = yield (
-        "subscribe",
-        [f"{ZOO}/async", {"n": 3, "pause": 1}],
-        {
-            "with_logs": True,
-            "on_enqueue": enqueued.append,
-            "on_queue_update": lambda one: updates.append(told(one)),
-        },
-    )
+    seen = f"{settings['folder']}/seen-{uuid.uuid4()}"
+
+    def on_queue_update(one):
+        updates.append(told(one))
+        if isinstance(one, fal_client.InProgress):
+            open(seen, "w").close()  # now it may go on
+
+    options = {"with_logs": True, "on_enqueue": enqueued.append, "on_queue_update": on_queue_update}
+    result = yield "subscribe", ["line/teller/watched", {"n": 3, "seen": seen}], options
     return {"enqueued": enqueued, "updates": updates, "result": result}
 
 
@@ -177,7 +178,13 @@ def start_timeout(settings):
 
 
 def client_timeout(settings):
-    return (yield "subscribe", [SINGLE, {"name": "gave up"}], {"client_timeout": 1.2, "start_timeout": 600})
+    for seconds in (1.2, 12):
+        options = {"client_timeout": seconds, "start_timeout": 600}
+        try:
+            return (yield "subscribe", [SINGLE, {"name": "gave up"}], options)
+        except fal_client.client.FalClientTimeoutError as error:
+            if error.request_id:  # else not even the submit was answered in that time
+                raise
 
 
 def after_client_timeout(settings):
