@@ -14,6 +14,7 @@ from tests.support.official import (
     official_server,
     outcome,
 )
+from tests.support.scripted import STRETCHES
 from tests.support.server import eventually
 
 every_client = pytest.mark.parametrize("client", CLIENTS_OF_FAL, ids=lambda client: client.name)
@@ -78,7 +79,11 @@ def test_silence_with_heartbeats_disturbs_nobody(served, client):
     ids=lambda value: getattr(value, "name", None),
 )
 def test_heartbeats_keep_a_clients_own_timeout_from_passing(served, client, timeout):
-    called = client.stream(served, "zoo/zoo/silent", {"pause": 2}, options={"timeout": timeout})
+    for stretch in STRETCHES:
+        options = {"timeout": timeout * stretch}
+        called = client.stream(served, "zoo/zoo/silent", {"pause": 2 * stretch}, options=options)
+        if called.error is None:
+            break  # else the connection, or a heartbeat, may have been held up for longer than that
 
     assert (called.items, called.error) == ([{"i": 0}], None)
 
@@ -91,14 +96,13 @@ def test_heartbeats_between_items_disturb_nobody(served, client):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_twenty_seconds_of_silence_at_the_default_limits_disturb_nobody():
     with official_server() as served, contextlib.ExitStack() as stack:
         calls = [
             stack.enter_context(client.streaming(served, "zoo/zoo/silent", {"pause": 20}))
             for client in CLIENTS_OF_FAL
         ]
-        called = [outcome(call, seconds=60) for call in calls]
+        called = [outcome(call) for call in calls]
 
     assert [one.items for one in called] == [[{"i": 0}]] * len(called)
     assert [one.error for one in called] == [None] * len(called)

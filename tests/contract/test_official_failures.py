@@ -71,7 +71,7 @@ def failed_late(late_server, client, case):
     endpoint, input, items, _ = LATE[case]
     for _ in range(ROUNDS):
         called = client.stream(late_server[case], endpoint, input)
-        if called.items[:-1] == items or called.stalled_s < CUT_DELAY_S / 2:
+        if len(called.items) > len(items) or called.stalled_s < CUT_DELAY_S / 2:
             break
         PYTHON.run(late_server[case], "zoo/zoo/def", {"n": 1})  # one is served: no crash loop
     return called

@@ -14,8 +14,8 @@ import sys
 import pytest
 from PIL import Image
 
-from tests.support.official import SNIPPETS, need_node, official_server
-from tests.support.server import PATIENCE_S, ROOT, data_events
+from tests.support.official import PROGRAM_S, SNIPPETS, need_node, official_server
+from tests.support.server import ROOT, data_events
 
 STEPS = [{"step": n, "progress": n / 4} for n in (1, 2, 3, 4)]
 RESULT = {
@@ -67,7 +67,7 @@ def served():
 def printed(command: list[str], folder: pathlib.Path, environment, given: str | None = None) -> str:
     """Run a program to its end, and return what it printed; fail if it failed or complained."""
     program = subprocess.run(
-        command, cwd=folder, env=environment, input=given, capture_output=True, text=True, timeout=PATIENCE_S
+        command, cwd=folder, env=environment, input=given, capture_output=True, text=True, timeout=PROGRAM_S
     )
     assert (program.returncode, program.stderr) == (0, "")
     return program.stdout

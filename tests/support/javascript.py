@@ -26,7 +26,7 @@ SDK = ROOT / "src" / "headrace" / "gateway" / "static" / "headrace.js"
 SCRIPTS = ROOT / "tests" / "support" / "js"
 
 #: Seconds that a script in Node may take.
-SCRIPT_S = 50.0
+SCRIPT_S = 100.0
 
 
 def node(script: str, given: object = None, *, env: dict[str, str] | None = None) -> Any:
