@@ -504,6 +504,29 @@ def test_who_gives_up_before_the_submit_is_answered_has_the_request_cancelled(no
     assert "PUT /queue/me/app/requests/r-1/cancel HTTP/1.1" == cancel.line
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        'fal.subscribe("me/app", { timeout: 1500 })',
+        'fal.subscribe("me/app", { abortSignal: AbortSignal.timeout(1500) })',
+        'fal.queue.subscribeToStatus("me/app", { requestId, timeout: 1500 })',
+        'fal.stream("me/app", { signal: AbortSignal.timeout(1500) }).then((stream) => stream.done())',
+    ],
+)
+def test_a_limit_of_time_is_kept_whatever_the_collector_of_garbage_takes(node, call: str) -> None:
+    script = (
+        FAL
+        + ID
+        + f"""
+        (await import("node:v8")).setFlagsFromString("--expose-gc");
+        const collecting = setInterval((await import("node:vm")).runInNewContext("gc"), 100);
+        return await {call}.catch(({{ name }}) => name).finally(() => clearInterval(collecting));
+    """
+    )
+    with scripted([HOLD]) as server:
+        assert "TimeoutError" == node.run(script, url=server.url)
+
+
 def test_who_gives_up_before_there_is_a_call_has_called_nothing(node) -> None:
     script = (
         FAL

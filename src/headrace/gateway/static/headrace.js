@@ -123,7 +123,7 @@ async function send(settings, call) {
   const own = { authorization: key && `Key ${key}`, "content-type": json && "application/json" };
   const redirect = method === "GET" ? "follow" : "error"; // a POST is not sent twice
   const options = { method, body, signal, keepalive, redirect, cache: "no-store", headers: withHeaders(headers, own) };
-  const response = await carried(fetch(new Request(url, options)), call);
+  const response = await carried(fetch(new Request(url, options), { signal }), call); // Node may lose the request's own
   if (response.ok) return response;
   throw await errorIn(response, call);
 }
@@ -286,7 +286,7 @@ export class FalStream {
 
 // --- the calls -------------------------------------------------------------------------------------------------------
 const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
-const limited = (...signals) => AbortSignal.any(signals.filter(Boolean));
+const limited = (...of) => Object.assign(AbortSignal.any(of.filter(Boolean)), { of }); // Node alone holds them weakly
 const after = (ms) => ms && AbortSignal.timeout(ms);
 /** `[namespace/]owner/alias[/path]` with what is `below` it, and the part that names the app, as a path has them. */
 function endpointOf(id, below = "") {
