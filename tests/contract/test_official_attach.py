@@ -16,6 +16,7 @@ from tests.support.official import (
     PYTHON_ASYNC,
     OfficialServer,
     key_of,
+    module,
     need_node,
     official_server,
 )
@@ -156,7 +157,7 @@ def event_source(served: OfficialServer, url: str) -> Iterator[subprocess.Popen[
     need_node()
     if "function" not in node("--experimental-eventsource", "--eval", "console.log(typeof EventSource)"):
         pytest.skip("this Node has no EventSource: it came with 20.18")
-    source = (CLIENTS / "eventsource.mjs").read_text()
+    source = module("eventsource.mjs")
     process = subprocess.Popen(
         ["node", "--no-warnings", "--experimental-eventsource", "--input-type=module", "--eval", source, "--", url],
         env=served.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -14,7 +14,7 @@ from tests.support.server import RawStream, Server, eventually, running_server
 WORDS = Path(__file__).parents[1] / "support/words.py"
 
 #: Goes a step further when the test lets it.
-STEPS = f"{Path(__file__).parents[1] / 'fault/models/patient.py'}:Steps"
+STEPS = f"{Path(__file__).parents[1] / 'support/patient.py'}:Steps"
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,6 @@ class Queued:
         return [
             json.loads(line[6:]) for block in blocks for line in block.splitlines() if line.startswith(b"data: ")
         ]
-
-
-def release(server: Server, name: str) -> None:
-    (server.folder / name).touch()
 
 
 # --- printed --------------------------------------------------------------------------------------------------
@@ -165,9 +161,9 @@ def test_a_thread_that_outlives_its_request_says_it_to_the_runners_log(server):
 
     other = Queued(server, "words/hold", {"name": "other-1"})
     other.until("IN_PROGRESS")
-    release(server, "late-1")
+    server.release("late-1")
     eventually(lambda: f"[zoo/words {late.id}] late-1 is late" in server.log, "it is told")
-    release(server, "other-1")
+    server.release("other-1")
 
     assert [] == other.said()
     assert ["late-1 is on time"] == late.said()
@@ -176,7 +172,7 @@ def test_a_thread_that_outlives_its_request_says_it_to_the_runners_log(server):
 def test_raw_words_belong_to_a_request_while_it_runs_alone(server):
     request = Queued(server, "words/raw", {"name": "alone"})
     request.until("IN_PROGRESS")
-    release(server, "alone")
+    server.release("alone")
     lines = request.lines()  # before another begins: with two at once, raw words are nobody's
     after = Queued(server, "words/print")
 
@@ -193,9 +189,9 @@ def test_raw_words_of_several_requests_at_once_are_the_runners(server):
     other.until("IN_PROGRESS")
     request = Queued(server, "words/raw", {"name": "crowd"})
     eventually(lambda: "crowd printed" in str(request.status().get("logs")), "it has written")
-    release(server, "other-2")
+    server.release("other-2")
     assert [] == other.said()
-    release(server, "crowd")
+    server.release("crowd")
 
     lines = request.lines()
 
@@ -228,7 +224,7 @@ def test_a_status_stream_tells_each_line_once_and_in_order_and_a_plain_status_al
     request = Queued(server, "test/steps", {"name": "followed", "n": 12})
 
     # A step follows when the one before it has been told of, so that each is in an event of its own.
-    events = request.follow(lambda body: release(server, f"notes.followed.{body.count(b': step ')}"))
+    events = request.follow(lambda body: server.release(f"followed.{body.count(b': step ')}"))
 
     told = [line["message"] for event in events for line in event.get("logs") or []]
     expected = [

@@ -21,17 +21,13 @@ from tests.support.server import PATIENCE_S, ROOT, ZOO, RawStream, data_events, 
 DONE = "COMPLETED"
 
 #: Holds each request until the test releases it by its name.
-PATIENT = f"{ROOT / 'tests' / 'fault' / 'models' / 'patient.py'}:Patient"
+PATIENT = f"{ROOT / 'tests' / 'support' / 'patient.py'}:Patient"
 
 
 @pytest.fixture(scope="module")
 def server():
     with running_server(ZOO, PATIENT) as server:
         yield server
-
-
-def release(server, name: str) -> None:
-    (server.folder / f"notes.{name}").touch()
 
 
 def submit(server, path="/zoo/zoo/async", body=None, headers=None, query=""):
@@ -318,7 +314,7 @@ def test_a_request_whose_runner_dies_is_tried_again(server):
     submitted = submit(server, "/test/patient", {"name": "twice"})
     eventually(server.saw("hold twice"), "the first attempt runs")
     kill_patient(server)
-    release(server, "twice")
+    server.release("twice")
 
     result = until_done(server, submitted)
 
@@ -346,7 +342,7 @@ def test_a_reader_with_ids_is_told_that_an_attempt_does_not_count_any_more(serve
         watched.post(f"/test/patient/requests/{submitted['request_id']}/stream", {})
         watched.read_until(b"rolled back")
         kill_patient(server)
-        release(server, "rolled back")
+        server.release("rolled back")
         watched.read_until(b"\r\n0\r\n\r\n")
 
     assert data_events(watched.body) == [
@@ -436,7 +432,7 @@ def test_a_node_that_stops_lets_run_what_runs_and_waits_for_nobody_who_waits(tmp
         server.process.send_signal(signal.SIGTERM)  # it may take a minute: two who wait would make it do so
         told.read_to_end()
         watched.read_to_end()
-        release(server, "last")
+        server.release("last")
         status = server.process.wait(PATIENCE_S)
 
     assert status == 0
@@ -445,7 +441,7 @@ def test_a_node_that_stops_lets_run_what_runs_and_waits_for_nobody_who_waits(tmp
     assert (b"503" in watched.head, b"shutting_down" in watched.bytes) == (True, True)
     with running_server(PATIENT, data_dir=tmp_path) as server:
         assert server.request("GET", path_of(running["response_url"])).json == {"name": "last", "end": True}
-        release(server, "next")
+        server.release("next")
         assert until_done(server, waiting).json == {"name": "next", "end": True}
 
 

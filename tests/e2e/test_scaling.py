@@ -82,11 +82,6 @@ def idle_ends(server: Server, app: str) -> float:
     return metric(server, f'headrace_runner_ends_total{{app="{app}",reason="idle"}}')
 
 
-def release(server: Server, name: str) -> None:
-    """Let those requests go on that are held until then."""
-    (server.folder / f"notes.{name}").touch()
-
-
 def settle(server: Server, app: str, number: int) -> None:
     eventually(lambda: runners(server, app) == number, f"{app} is down to {number}")
 
@@ -103,7 +98,7 @@ def test_runners_are_added_for_whoever_waits_never_more_than_the_most_and_leave_
             most.append(runners(server, "me/wide"))
             most.append(metric(server, 'headrace_runners{app="me/wide",state="working"}'))
             if look == 20:
-                release(server, "crowd")
+                server.release("crowd")
 
     assert (max(most), len(crowd.pids), starts(server, "me/wide") - before) == (3, 3, 2)
 
@@ -120,7 +115,7 @@ def test_as_many_runners_are_started_as_the_requests_have_need_of_slots(server):
         before = starts(server, "me/pairs")
         with Crowd(server, "/me/pairs", number, {"until": f"pairs {number}"}) as crowd:
             eventually(lambda: running(server, "me/pairs") == number, "each has a slot")  # noqa: B023
-            release(server, f"pairs {number}")
+            server.release(f"pairs {number}")
 
         assert (len(crowd.pids), starts(server, "me/pairs") - before) == (expected, expected)
 
@@ -131,7 +126,7 @@ def test_an_app_that_keeps_none_is_started_by_a_request_and_stopped_when_nobody_
     with server.open("/me/lazy/words/stream", {"until": "looked at"}) as stream:
         first = first_pid(stream)
         up = condition(server, "me/lazy")
-        release(server, "looked at")
+        server.release("looked at")
         stream.read_until(FINAL_CHUNK)
     settle(server, "me/lazy", 0)
     eventually(lambda: first not in server.runner_pids(), "its process is gone")
@@ -161,7 +156,7 @@ def test_a_runner_with_a_request_is_never_stopped_as_one_too_many(server):
         pids = {first_pid(stream) for stream in (one, two, short)}
         short.read_until(FINAL_CHUNK)
         eventually(lambda: runners(server, "me/wide") == 2, "the one that is idle has left")
-        release(server, "it has left")
+        server.release("it has left")
         for stream in (one, two):
             stream.read_until(FINAL_CHUNK)
 

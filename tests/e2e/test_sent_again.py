@@ -31,11 +31,6 @@ def starts(server, name: str) -> int:
     return sum(note.startswith(f"start {name} ") for note in server.notes())
 
 
-def go_on(server, name: str) -> None:
-    """Let the model of that name speak."""
-    (server.folder / f"notes.{name}").touch()
-
-
 def sent_and_lost(server, path: str, name: str, headers=None, *, way: str = "fin", **ask) -> None:
     """Call a model that has not said a word when the caller's connection dies."""
     first = server.open(path, {"name": name, **ask}, headers)
@@ -58,7 +53,7 @@ def test_a_call_that_died_unanswered_is_the_same_request_when_it_is_sent_again(
     path = f"/{app}/ponders{view}"
     for _ in range(3):  # as the JavaScript client does, whose fourth try is its last
         sent_and_lost(server, path, name, headers, way=way, n=2)
-    go_on(server, name)
+    server.release(name)
 
     last = server.post(path, {"name": name, "n": 2}, headers)
 
@@ -72,7 +67,7 @@ def test_a_call_that_died_unanswered_is_the_same_request_when_it_is_sent_again(
 def test_one_that_ended_meanwhile_is_told_whole(server, name, view):
     path = f"/test/finish/ponders{view}"
     sent_and_lost(server, path, name)
-    go_on(server, name)
+    server.release(name)
     noted(server, "finally", name)
 
     assert result_of(server.post(path, {"name": name})) == {"total": 3}
@@ -84,7 +79,7 @@ def test_with_cancel_leaving_stops_the_first_one_and_the_next_is_another(server,
     path = f"/test/leaving/ponders{view}"
     sent_and_lost(server, path, name)
     noted(server, "finally", name)
-    go_on(server, name)
+    server.release(name)
 
     assert result_of(server.post(path, {"name": name})) == {"total": 3}
     assert starts(server, name) == 2
@@ -92,14 +87,14 @@ def test_with_cancel_leaving_stops_the_first_one_and_the_next_is_another(server,
 
 def test_another_body_is_another_call(server, name):
     sent_and_lost(server, "/test/finish/ponders", name)
-    go_on(server, name)
+    server.release(name)
 
     assert result_of(server.post("/test/finish/ponders", {"name": name, "n": 1})) == {"total": 1}
     assert starts(server, name) == 2
 
 
 def test_equal_calls_that_were_answered_are_two_requests(server, name):
-    go_on(server, name)
+    server.release(name)
 
     first, second = (server.post("/test/finish/ponders/stream", {"name": name}) for _ in range(2))
 
@@ -120,7 +115,7 @@ def test_one_whose_answer_had_begun_is_not_sent_again(server, name):
 def test_one_whose_beginning_is_not_kept_any_more_is_another():
     with running_server(f"{MODELS}:Finish", limits={"replay_bytes_max": 20_000, "window_bytes": 10_000}) as server:
         sent_and_lost(server, "/test/finish/ponders/stream", "long", n=100, pad=1_000)
-        go_on(server, "long")
+        server.release("long")
         noted(server, "finally", "long")
 
         again = server.post("/test/finish/ponders/stream", {"name": "long", "n": 100, "pad": 1_000})

@@ -202,7 +202,7 @@ def test_a_setup_that_raises_is_told_by_file_and_line_and_shown_on_ready_until_i
         shown = server.request("GET", "/ready")
         refused = server.post("/me/moody")
         eventually(lambda: len(server.notes()) >= 2, "it is tried again")
-        (server.folder / "notes.mended").touch()
+        server.release("mended")
         eventually(server.is_ready, "it works in the end")
         works = server.post("/me/moody")
 

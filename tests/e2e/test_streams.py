@@ -12,7 +12,7 @@ import pytest
 from tests.support.server import ROOT, ZOO, RawStream, data_events, eventually, processes, running_server
 
 #: Says each word when the test releases it.
-PATIENT = f"{ROOT / 'tests' / 'fault' / 'models' / 'patient.py'}:Patient"
+PATIENT = f"{ROOT / 'tests' / 'support' / 'patient.py'}:Patient"
 
 PING = b": ping\n"
 
@@ -30,10 +30,6 @@ def quick():
     limits = {"heartbeat_s": 0.2, "headers_hold_s": 0.2, "cancel_grace_s": 0.3}
     with running_server(ZOO, PATIENT, limits=limits) as server:
         yield server
-
-
-def release(server, name: str) -> None:
-    (server.folder / f"notes.{name}").touch()
 
 
 def read_pings(stream: RawStream, number: int) -> None:
@@ -219,7 +215,7 @@ def runner_of(server, app: str) -> int | None:
 def test_a_silent_model_gets_its_headers_and_heartbeats_of_one_newline(quick):
     with quick.open("/test/patient/words/stream", {"name": "silent", "n": 1}) as stream:
         read_pings(stream, 3)
-        release(quick, "silent.0")
+        quick.release("silent.0")
         stream.read_until(b"0\r\n\r\n")
 
     comments, _, rest = stream.body.partition(b"data: ")
@@ -232,7 +228,7 @@ def test_a_silent_model_gets_its_headers_and_heartbeats_of_one_newline(quick):
 def test_heartbeats_go_on_between_events_and_never_split_one(quick):
     with quick.open("/test/patient/words/stream", {"name": "between", "n": 3}) as stream:
         for i in range(3):
-            release(quick, f"between.{i}")
+            quick.release(f"between.{i}")
             stream.read_until(b'data: {"i":%d}' % i)
             if i < 2:
                 read_pings(stream, 1)
@@ -246,10 +242,10 @@ def test_heartbeats_go_on_between_events_and_never_split_one(quick):
 def test_a_stream_that_waits_for_a_slot_gets_heartbeats_too(quick):
     with quick.open("/test/patient/stream", {"name": "first"}) as first:
         first.read_until(b"data: ")
-        release(quick, "second")
+        quick.release("second")
         with quick.open("/test/patient/stream", {"name": "second"}) as second:
             second.read_until(PING)
-            release(quick, "first")
+            quick.release("first")
             second.read_until(b"0\r\n\r\n")
         first.read_until(b"0\r\n\r\n")
 

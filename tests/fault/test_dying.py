@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bystander import bystander
-from tests.support.deaths import condition, error_of, first_pid, go_on, group_of, metric, noted, started_at
+from tests.support.deaths import condition, error_of, first_pid, group_of, metric, noted, started_at
 from tests.support.recorder import spread_ms
 from tests.support.server import ZOO, RawStream, Server, data_events, eventually, running_server
 
@@ -93,7 +93,7 @@ def test_whatever_a_runner_dies_of_its_stream_is_told(server, how, count, figure
             name = f"{how}-{turn}"
             with server.open("/test/dying/end/stream", {"how": how, "name": name}) as stream:
                 first_pid(stream)
-                go_on(server, name)
+                server.release(name)
                 arrived = time_of_error(stream)
             times_s.append(arrived - noted(server, f"dies {name}")[0])
 
@@ -108,7 +108,7 @@ def test_the_log_tells_what_a_runner_died_of(server):
     for how, words in [("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("exit", "it left with status 3")]:
         with server.open("/test/dying/end/stream", {"how": how, "name": f"told {how}"}) as stream:
             pid = first_pid(stream)
-            go_on(server, f"told {how}")
+            server.release(f"told {how}")
             stream.read_to_end()
         serve_one(server)
 
@@ -233,7 +233,7 @@ def test_a_busy_runner_is_left_alone_for_runner_silence_s_and_then_replaced(pati
             asked_at = time.monotonic()
             with server.open("/test/dying/busy/stream", {"pause": silence_s * 10, "name": f"{turn}"}) as stream:
                 first_pid(stream)
-                go_on(server, f"{turn}")
+                server.release(f"{turn}")
                 told_at = time_of_error(stream)
             times_s.append(told_at - noted(server, f"busy {turn}")[0])
 
@@ -278,7 +278,7 @@ def test_a_runner_over_its_memory_limit_is_replaced_and_its_request_told_the_num
             ask = {"n": 200_000_000, "pause": 60, "name": f"heavy {turn}"}
             with server.open("/test/heavy/stream", ask) as stream:
                 pids.add(first_pid(stream))
-                go_on(server, ask["name"])
+                server.release(ask["name"])
                 taken_at = time.monotonic()
                 times_s.append(time_of_error(stream) - taken_at)
             message = error_of(stream)["message"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bystander import bystander
-from tests.support.deaths import bearers, first_pid, go_on, group_of, metric, noted, started_at
+from tests.support.deaths import bearers, first_pid, group_of, metric, noted, started_at
 from tests.support.recorder import spread_ms
 from tests.support.server import ZOO, Server, data_events, eventually, processes, running_server
 
@@ -68,7 +68,7 @@ def test_a_deaf_runner_is_retired_and_killed_with_its_family_when_its_other_stre
                 was_there = pid in group_of(pid)
                 seen = unharmed.bytes.count(b"data: ")
                 unharmed.read_until(b'{"i":%d,' % (seen + 20))
-                go_on(server, name)
+                server.release(name)
                 unharmed.read_until(b"\r\n0\r\n\r\n")
                 ended_at = time.monotonic()
             killed_at = gone_at(pid)
@@ -101,7 +101,7 @@ def test_a_runner_that_hears_nothing_at_all_is_killed_with_its_family(server, co
             with server.open("/test/deaf/busy/stream", {"pause": 300, "name": f"{turn}"}) as busy:
                 pid = first_pid(busy)
                 family_of(pid)
-                go_on(server, f"{turn}")
+                server.release(f"{turn}")
                 eventually(lambda turn=turn: noted(server, f"busy {turn}"), "it is busy")
             left_at = time.monotonic()
             killed_at = gone_at(pid)
@@ -131,7 +131,7 @@ def test_a_retired_runner_takes_nothing_new_and_its_successor_serves_meanwhile(s
         eventually(lambda: is_retired(server, pid), "it is retired")
         successors = {data_events(server.post("/test/deaf/stream", {"n": 1}).body)[0]["pid"] for _ in range(3)}
         while_leaving = metric(server, 'headrace_runners{app="test/deaf",state="leaving"}')
-        go_on(server, "meanwhile")
+        server.release("meanwhile")
         unharmed.read_until(b"\r\n0\r\n\r\n")
         eventually(lambda: not group_of(pid), "it is gone")
 
@@ -219,7 +219,7 @@ def test_when_the_node_is_killed_its_runners_and_their_families_go(how, count, f
             elif how == "busy":
                 ask = {"pause": 300, "name": "busy"}
                 first_pid(streams.enter_context(server.open("/test/deaf/busy/stream", ask)))
-                go_on(server, "busy")
+                server.release("busy")
                 eventually(lambda: noted(server, "busy busy"), "it is busy")
             times_s.append(kill_node(server))
 

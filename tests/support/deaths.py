@@ -30,11 +30,6 @@ def first_pid(stream: RawStream) -> int:
     return data_events(stream.body)[0]["pid"]
 
 
-def go_on(server: Server, name: str) -> None:
-    """Tell the model of the request of that name that its reader has what it should have: it waits for that."""
-    (server.folder / f"notes.{name}").touch()
-
-
 def noted(server: Server, what: str) -> list[float]:
     """The values of a model's notes `WHAT VALUE`."""
     return [float(note.removeprefix(f"{what} ")) for note in server.notes() if note.startswith(f"{what} ")]

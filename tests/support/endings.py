@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.official import CLIENTS, OfficialServer, Outcome, need_node
+from tests.support.official import OfficialServer, Outcome, command_of
 from tests.support.server import PATIENCE_S, ROOT, Server
 
 MODELS = ROOT / "tests" / "support" / "mortal.py"
@@ -115,11 +114,7 @@ def told(
         for name, ending in endings.items()
         for kind in kinds
     ]
-    source = CLIENTS / program
-    if source.suffix == ".py":
-        command, folder = [sys.executable, str(source)], to.server.folder
-    else:
-        command, folder = ["node", "--input-type=module", "--eval", source.read_text(), "--"], need_node()
+    command, folder = command_of(program, to)
     process = subprocess.run(
         [*command, json.dumps(calls)],
         cwd=folder, env=to.environment, capture_output=True, text=True, timeout=seconds, check=False,

@@ -113,6 +113,21 @@ def official_server(
         yield OfficialServer(server, tls_port, shell_after_headrace_env(server, tls_port))
 
 
+def command_of(program: str, to: OfficialServer) -> tuple[list[str], pathlib.Path]:
+    """Return the command that starts a program of tests/contract/clients, and the folder to start it in."""
+    if program.endswith(".py"):
+        return [sys.executable, str(CLIENTS / program)], to.server.folder
+    return ["node", "--input-type=module", "--eval", module(program), "--"], need_node()
+
+
+def module(program: str) -> str:
+    """Return a module of tests/contract/clients as text: its imports are then looked up from the current folder.
+
+    It begins with stalls.mjs, so that it can tell for how long it was held up itself.
+    """
+    return (CLIENTS / "stalls.mjs").read_text() + (CLIENTS / program).read_text()
+
+
 def tls_port_of(server: Server) -> int:
     """Return the port that a server started with `--tls` says it serves https on."""
     found = re.search(r"serves on https://[^ ]*:(\d+)", server.log)
@@ -187,11 +202,7 @@ class Client:
 
     @contextlib.contextmanager
     def _started(self, to: OfficialServer, kind: str, call: object) -> Iterator[subprocess.Popen[str]]:
-        source = CLIENTS / self.program
-        if source.suffix == ".py":
-            command, folder = [sys.executable, str(source)], to.server.folder
-        else:  # as text, for its imports are then looked up from the current folder
-            command, folder = ["node", "--input-type=module", "--eval", source.read_text(), "--"], need_node()
+        command, folder = command_of(self.program, to)
         pipe = subprocess.PIPE
         process = subprocess.Popen(
             [*command, kind, json.dumps(call)],

@@ -106,6 +106,10 @@ class Server:
         path = self.folder / "notes"
         return path.read_text().splitlines() if path.exists() else []
 
+    def release(self, name: str) -> None:
+        """Let those models go on that wait for the file `$ZOO_NOTES.NAME`."""
+        (self.folder / f"notes.{name}").touch()
+
     def saw(self, note: str) -> Callable[[], bool]:
         return lambda: note in self.notes()
 

@@ -203,7 +203,9 @@ class Quiet(headrace.App, name="zoo/quiet", log_items=False):
 
 
 def until(name: str) -> None:
-    """Wait until the test has made a file."""
-    deadline = time.monotonic() + 30
-    while name and FOLDER is not None and not (FOLDER / name).exists() and time.monotonic() < deadline:
+    """Wait until the test has made the file `$ZOO_NOTES.NAME`, if there is a test (`Server.release`)."""
+    deadline = time.monotonic() + 60
+    while name and FOLDER is not None and not (FOLDER / f"notes.{name}").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nobody lets {name} go on")
         time.sleep(0.005)

@@ -27,17 +27,7 @@ async function linger() {
   await once(process.stdin, "end");
 }
 
-// The longest that this program was held up: who is held up for as long as the server's cut takes loses what was behind.
-let [lookedAt, stalledMs] = [performance.now(), 0];
-const look = () => {
-  const now = performance.now();
-  [stalledMs, lookedAt] = [Math.max(stalledMs, now - lookedAt), now];
-};
-setInterval(look, 10).unref();
-process.on("exit", () => {
-  look();
-  tell({ stalled_s: stalledMs / 1000 });
-});
+process.on("exit", () => tell({ stalled_s: stalledS() }));
 
 async function run() {
   const { data, requestId } = await fal.run(endpoint, { input, ...options });

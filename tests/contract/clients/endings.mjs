@@ -3,15 +3,6 @@
 // what `done()` rejected with, and its `threw` whether the loop itself threw.
 import { fal } from "@fal-ai/client";
 
-// The longest that this program was held up: who is held up for as long as the server's cut takes loses what was behind.
-let [lookedAt, stalledMs] = [performance.now(), 0];
-const look = () => {
-  const now = performance.now();
-  [stalledMs, lookedAt] = [Math.max(stalledMs, now - lookedAt), now];
-  return stalledMs / 1000;
-};
-setInterval(look, 10).unref();
-
 async function make({ name, kind, endpoint, input }) {
   const items = [];
   const stream = await fal.stream(endpoint, { input });
@@ -32,7 +23,7 @@ async function make({ name, kind, endpoint, input }) {
   }
   const { result = null, error = null } = await end;
   if (error) error.threw = threw;
-  console.log(JSON.stringify({ name, kind, items, result, error, stalled_s: look() }));
+  console.log(JSON.stringify({ name, kind, items, result, error, stalled_s: stalledS() }));
 }
 
 await Promise.all(JSON.parse(process.argv.at(-1)).map(make));

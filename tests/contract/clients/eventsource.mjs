@@ -6,17 +6,7 @@ const staying = setInterval(() => source.readyState === EventSource.CLOSED && cl
 
 const tell = (line) => console.log(JSON.stringify(line));
 
-// The longest that this program was held up: who is held up for as long as the server's cut takes loses what was behind.
-let [lookedAt, stalledMs] = [performance.now(), 0];
-const look = () => {
-  const now = performance.now();
-  [stalledMs, lookedAt] = [Math.max(stalledMs, now - lookedAt), now];
-};
-setInterval(look, 10).unref();
-process.on("exit", () => {
-  look();
-  tell({ stalled_s: stalledMs / 1000 });
-});
+process.on("exit", () => tell({ stalled_s: stalledS() }));
 
 source.onopen = () => tell({ open: true });
 source.onmessage = ({ data, lastEventId }) => tell({ item: JSON.parse(data), id: lastEventId });

@@ -50,7 +50,7 @@ def mood(cls: type) -> str:
 
 
 def wait_for_reader(name: str) -> None:
-    """Wait until the reader of a request with a name has its first event, and says so (see `deaths.go_on`)."""
+    """Wait until the reader of a request with a name has its first event, and says so (`Server.release`)."""
     while name != "x" and not os.path.exists(f"{os.environ['ZOO_NOTES']}.{name}"):
         time.sleep(0.01)
 

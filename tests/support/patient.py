@@ -1,6 +1,6 @@
 """Models that go on when their test lets them, so that nothing in it depends on how long anything takes.
 
-A test lets them by making the file `$ZOO_NOTES.NAME`: `release(server, NAME)`.
+A test lets them by making the file `$ZOO_NOTES.NAME`: `server.release(NAME)`.
 """
 
 from __future__ import annotations
