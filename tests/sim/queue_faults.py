@@ -171,7 +171,7 @@ QUEUE_FAULTS: Mapping[str, tuple[Callable[[], Plant], str]] = {
     "leases are not renewed": (_leases_forgotten, "the lease of"),
     "a request is taken from the line and left there": (_taken_twice, "is at two runners|tried again|runs as"),
     "the youngest goes first": (_youngest_first, "is before it"),
-    "a rollback marker is left out": (_silent_rollback, "got the event|got event"),
+    "a rollback marker is left out": (_silent_rollback, "got the event|got event|for event"),
     "an ending is told before it is kept": (_told_before_kept, "it ended as|goes on"),
     "a submit is acknowledged before it is kept": (_acknowledged_before_kept, "which is not stored"),
     "a restart forgets who waits": (_forgotten_over_a_restart, "nobody knows of it"),
