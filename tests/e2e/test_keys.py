@@ -1,5 +1,6 @@
 """Keys of a real server: who may call, what is kept, and how soon a key is gone."""
 
+import contextlib
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from tests.support.server import running_server
+from tests.support.server import RawStream, eventually, running_server
 
 
 def key_of(server) -> str:
@@ -52,6 +53,34 @@ def test_the_first_key_is_kept_for_the_user_and_opens_every_door(server, scheme)
 
     assert server.request("POST", "/zoo/zoo", {}, headers).status == 200
     assert server.request("GET", "/v1/apps", None, headers).status == 200
+
+
+def test_a_key_whose_bodies_come_slowly_keeps_nobody_else_out():
+    body = json.dumps({"pad": "x" * 1_000_000}).encode()
+    with (
+        running_server(args=(), limits={"bodies_bytes_max": 5_000_000}) as server,
+        contextlib.ExitStack() as open_now,
+    ):
+        made = headrace(server, "keys", "create", "--name", "other").stdout
+        mine, other = (
+            {"Authorization": f"Key {key}"} for key in (key_of(server), re.search(r"hr_\w+:\S+", made)[0])
+        )
+        for _ in range(2):  # all but its end, of each
+            stream = open_now.enter_context(RawStream(server.port))
+            head = f"POST /zoo/zoo HTTP/1.1\r\nHost: localhost\r\nAuthorization: {mine['Authorization']}\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            stream.socket.sendall(head.encode() + body[:-1])
+        eventually(lambda: bodies_of(server, mine) == 2 * (len(body) - 1), "two of half the room are held")
+
+        refused, served = (server.post("/zoo/zoo", body, key) for key in (mine, other))
+
+    assert (refused.status, refused.json["error_type"]) == (429, "overloaded")
+    assert served.status == 200
+
+
+def bodies_of(server, key: dict[str, str]) -> float:
+    metrics = server.request("GET", "/metrics", None, key).body.decode()
+    return float(re.search(r'headrace_held_bytes\{kind="bodies"\} (\S+)', metrics)[1])
 
 
 def test_health_and_readiness_need_no_key(server):

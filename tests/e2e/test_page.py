@@ -184,6 +184,13 @@ def test_what_is_no_code_is_a_422(server, body):
     assert (answer.status, answer.json["detail"][0]["loc"]) == (422, ["body", "code"])
 
 
+def test_a_stranger_may_send_no_more_than_a_code(server):
+    answer = server.post("/v1/page-session", {"code": "x" * 70_000})
+
+    assert (answer.status, answer.json["error_type"]) == (413, "payload_too_large")
+    assert "65536 bytes" in answer.json["detail"]
+
+
 def test_a_link_takes_a_key(server):
     assert server.post("/v1/page-link", {}).status == 401
     assert server.request("GET", "/v1/page-link", None, own_key(server)).status == 405

@@ -2,6 +2,7 @@
 
 import random
 
+from headrace.core.keys import KeyId
 from headrace.core.memory import Budget, to_shed
 
 
@@ -36,6 +37,20 @@ def test_over_1000_random_hoards_what_stays_fits_and_the_last_one_ended_was_need
 def test_a_budget_is_never_overdrawn_and_what_is_given_back_can_be_taken_again():
     budget = Budget(100)
 
-    assert [budget.take(60), budget.take(50), budget.take(40)] == [True, False, True]
-    budget.give_back(60)
-    assert (budget.take(60), budget.taken) == (True, 100)
+    assert [budget.take(None, count) for count in (60, 50, 40)] == [True, False, True]
+    budget.give_back(None, 60)
+    assert (budget.take(None, 60), budget.taken) == (True, 100)
+
+
+def test_one_key_may_have_half_of_a_budget():
+    ada, bob = KeyId("hr_ada"), KeyId("hr_bob")
+    budget = Budget(100)
+
+    assert [budget.take(ada, 40), budget.take(ada, 20), budget.take(bob, 50), budget.take(ada, 10)] == [
+        True, False, True, True,
+    ]  # fmt: skip
+    assert [budget.take(one, 1) for one in (ada, bob, None)] == [False] * 3
+    budget.give_back(bob, 50)
+    assert [budget.take(one, 1) for one in (ada, bob, None)] == [False, True, True]
+    budget.give_back(ada, 50)
+    assert (budget.taken, budget.take(ada, 50)) == (2, True)

@@ -109,7 +109,8 @@ class Limits:
     #: Bytes of events (by `cost_of`) that all requests of a node may hold in memory: 1,000 readers that stopped at
     #: 1 MiB each. Beyond it no request is taken, and the largest hoards are ended until there is room.
     events_bytes_max: int = 1024 * 1024 * 1024
-    #: Bytes of request bodies over 64 KiB, and of results over `event_bytes_max`, that a node may hold at once.
+    #: Bytes of request bodies over 64 KiB, and of results over `event_bytes_max`, that a node may hold at once;
+    #: one key may have half of them.
     bodies_bytes_max: int = 512 * 1024 * 1024
     #: Kernel send buffer of one client connection. Left alone it takes 4 MiB for a reader that never reads.
     socket_buffer_bytes: int = 256 * 1024
@@ -139,7 +140,7 @@ class Limits:
     #: Uploads of one key that may be unfinished; the next gets 429.
     uploads_max: int = 256
     #: Bodies of files of one key that may come in at once; the next gets 429. Each takes 512 KiB of
-    #: `bodies_bytes_max` however slowly it comes, so that one key may have a quarter of that.
+    #: `bodies_bytes_max` however slowly it comes, so that those of one key have a quarter of that at most.
     uploads_coming_max: int = 256
     #: Bytes of all uploads that are no file yet, parts and what is coming in; one key may have half of them.
     uploads_bytes_max: int = 4 * 1024 * 1024 * 1024

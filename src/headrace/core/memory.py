@@ -8,7 +8,10 @@ them harms the fewest.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
+
+from headrace.core.keys import KeyId
 
 
 def to_shed(kept_bytes: Sequence[int], bytes_max: int) -> list[int]:
@@ -27,22 +30,36 @@ def to_shed(kept_bytes: Sequence[int], bytes_max: int) -> list[int]:
 
 
 class Budget:
-    """Bytes that many may take from, and that all together may not exceed."""
+    """Bytes that many may take from: all together no more than `bytes_max`, and one key half of that.
 
-    __slots__ = ("bytes_max", "taken")
+    So no key can keep the others out. Those without one (authentication is off, then) cannot be told apart, and
+    have all.
+    """
+
+    __slots__ = ("_by_owner", "bytes_max", "taken")
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.taken = 0
+        self._by_owner: Counter[KeyId] = Counter()
 
-    def take(self, count: int) -> bool:
-        """Take `count` bytes if there are that many; return whether there were."""
+    def take(self, owner: KeyId | None, count: int) -> bool:
+        """Take `count` bytes if `owner` may have that many; return whether it may."""
         if self.taken + count > self.bytes_max:
             return False
+        if owner is not None:
+            if self._by_owner[owner] + count > self.bytes_max // 2:
+                return False
+            self._by_owner[owner] += count
         self.taken += count
         return True
 
-    def give_back(self, count: int) -> None:
-        """Give back what was taken."""
+    def give_back(self, owner: KeyId | None, count: int) -> None:
+        """Give back what `owner` took."""
         self.taken -= count
         assert self.taken >= 0, "more was given back than taken"
+        if owner is not None:
+            self._by_owner[owner] -= count
+            assert self._by_owner[owner] >= 0, "more was given back than taken"
+            if not self._by_owner[owner]:
+                del self._by_owner[owner]

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from headrace.core.errors import RequestError
+from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
 from headrace.core.memory import Budget
 from headrace.core.uploads import too_large
@@ -36,34 +37,42 @@ class ClientLeft(Exception):
 class HeldBytes:
     """What one request holds of the node's memory for large bodies and results."""
 
-    __slots__ = ("_budget", "count")
+    __slots__ = ("_budget", "_owner", "count")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, owner: KeyId | None) -> None:
         self._budget = budget
+        self._owner = owner
         self.count = 0
 
     def grow_to(self, count: int) -> None:
-        """Hold `count` bytes in all. Raises `RequestError` (429) when all requests together hold too many."""
+        """Hold `count` bytes in all. Raises `RequestError` (429) when its key's, or all, hold too many."""
         if count > UNCOUNTED_BYTES:
-            if not self._budget.take(count - self.count):
+            if not self._budget.take(self._owner, count - self.count):
                 message = "Other requests' bodies and results hold all the memory there is for them; try again."
                 raise RequestError("overloaded", message, headers={"Retry-After": "1"})
             self.count = count
 
     def let_go(self) -> None:
         """Hold nothing any more."""
-        self._budget.give_back(self.count)
+        self._budget.give_back(self._owner, self.count)
         self.count = 0
 
 
 async def read_body(
-    receive: Receive, headers: Mapping[str, str], limits: Limits, held: HeldBytes, *, has_come: bool = False
+    receive: Receive,
+    headers: Mapping[str, str],
+    limits: Limits,
+    held: HeldBytes,
+    *,
+    has_come: bool = False,
+    bytes_max: int | None = None,
 ) -> bytes:
     """Return the body, whose bytes are counted in `held` as they come; `has_come` says that they all have.
 
-    Raises `RequestError` (413, 400 when it stalls, 429 when the node's memory is taken) or `ClientLeft`.
+    `bytes_max` is `limits.body_bytes_max` by default. Raises `RequestError` (413, 408 when it stalls, 429 when the
+    node's memory is taken) or `ClientLeft`.
     """
-    limit = limits.body_bytes_max
+    limit = limits.body_bytes_max if bytes_max is None else bytes_max
     length = headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
         raise _too_large(limit)

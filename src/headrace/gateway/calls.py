@@ -70,7 +70,7 @@ async def open_request(
     """
     start_timeout_s = start_timeout_of(call.headers)
     check_lifecycle(call.headers)
-    held = HeldBytes(dispatcher.bodies)
+    held = HeldBytes(dispatcher.bodies, call.owner)
     try:
         has_come = not call.outlet.is_body_coming
         body = await read_body(call.receive, call.headers, limits, held, has_come=has_come)

@@ -24,7 +24,7 @@ from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId, parse_authorization
 from headrace.core.limits import Limits
 from headrace.gateway.answers import value_answer
-from headrace.gateway.body import HeldBytes, check_media_type, check_object, read_body
+from headrace.gateway.body import UNCOUNTED_BYTES, HeldBytes, check_media_type, check_object, read_body
 from headrace.gateway.calls import Call
 from headrace.store.port import KeyStore
 from headrace.supervisor.dispatch import Dispatcher
@@ -159,9 +159,10 @@ async def answer_session(
 
 
 async def _code_of(call: Call, dispatcher: Dispatcher, limits: Limits) -> str:
-    held = HeldBytes(dispatcher.bodies)
+    held = HeldBytes(dispatcher.bodies, call.owner)
     try:
-        body = await read_body(call.receive, call.headers, limits, held)
+        # Of a stranger, so no byte of it may come from what is there for bodies of callers.
+        body = await read_body(call.receive, call.headers, limits, held, bytes_max=UNCOUNTED_BYTES)
         check_media_type(call.headers, body)
         code = orjson.loads(check_object(body, limits)).get("code")
     finally:

@@ -99,7 +99,7 @@ class QueueView:
             route = self.dispatcher.catalog.routes.find(path)
         except UnknownPath as unknown:
             raise RequestError("not_found", str(unknown)) from None
-        held = HeldBytes(self.dispatcher.bodies)
+        held = HeldBytes(self.dispatcher.bodies, call.owner)
         try:
             body = await read_body(call.receive, call.headers, self.limits, held)
             check_media_type(call.headers, body)

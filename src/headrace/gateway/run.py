@@ -29,7 +29,7 @@ async def run(call: Call, route: Route, dispatcher: Dispatcher, limits: Limits, 
     if len(result) <= UNCOUNTED_BYTES:
         call.answer(json_answer(200, result, live.id))
         return
-    held = HeldBytes(dispatcher.bodies)
+    held = HeldBytes(dispatcher.bodies, call.owner)
     try:
         held.grow_to(len(result))
         call.answer(json_answer(200, result, live.id))

@@ -94,7 +94,7 @@ async def answer(
         await _revoke(live, tokens)
         call.answer((204, [request_id_header(call.id)], b""))
         return
-    held = HeldBytes(dispatcher.bodies)
+    held = HeldBytes(dispatcher.bodies, call.owner)
     try:
         body = await read_body(call.receive, call.headers, limits, held)
         check_media_type(call.headers, body)

@@ -280,7 +280,7 @@ class UploadView:
     def _arrival(self, call: Call, owner: KeyId | None, *, least: int = 0) -> Iterator[_Arrival]:
         """Have room for a body that comes in, on the disk and in memory, as long as it comes in."""
         self.uploads.arrive(owner)
-        held = HeldBytes(self._dispatcher.bodies)
+        held = HeldBytes(self._dispatcher.bodies, owner)
         body = _Arrival(call, self.uploads, owner, self._limits)
         try:
             body.take(least)
@@ -296,7 +296,7 @@ class UploadView:
 
     async def _object(self, call: Call) -> dict[str, Any]:
         """Return the JSON object that a call brings."""
-        held = HeldBytes(self._dispatcher.bodies)
+        held = HeldBytes(self._dispatcher.bodies, call.owner)
         try:
             body = await read_body(call.receive, call.headers, self._limits, held)
             check_media_type(call.headers, body)
