@@ -1,8 +1,10 @@
 """`serve --reload`: a changed file is served at once, running streams finish on the old one."""
 
+import threading
+
 import pytest
 
-from tests.support.server import data_events, eventually, running_server
+from tests.support.server import PATIENCE_S, STARTING_S, data_events, eventually, running_server
 
 SOURCE = """
 import asyncio
@@ -70,3 +72,27 @@ def test_endpoints_and_apps_can_come_and_go(shop):
 
     assert server.post("/me/shop").status == 404
     assert [app["name"] for app in server.request("GET", "/v1/apps").json["apps"]] == ["me/other"]
+
+
+def test_an_edit_while_the_file_is_imported_is_served_too(tmp_path):
+    path, began = tmp_path / "shop.py", tmp_path / "began"
+    wait = f"""
+import os, time
+open({str(began)!r}, "w").close()
+while not os.path.exists(os.environ["ZOO_NOTES"] + ".go"):
+    time.sleep(0.01)
+"""
+    path.write_text(wait + SOURCE)
+
+    def edit() -> None:
+        eventually(began.exists, "it is being imported", seconds=STARTING_S)
+        path.write_text(SOURCE.replace('"version": 1', '"version": 2'))
+        (path.parent / "notes.go").touch()
+
+    editing = threading.Thread(target=edit)
+    editing.start()
+    with running_server(
+        path, args=("--no-auth", "--reload"), env={"ZOO_NOTES": str(tmp_path / "notes")}
+    ) as server:
+        editing.join(PATIENCE_S)
+        eventually(lambda: version(server) == 2, "the file as it is now answers")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from headrace.core.limits import Limits
 from headrace.core.spec import AppSpec
-from headrace.supervisor.catalog import Loaded
 from headrace.supervisor.pool import Pool
 from tests.sim.callers import Caller, Wish
 from tests.sim.checks import Checks
@@ -62,7 +61,7 @@ class World:
         self.has_begun = False
         self.is_ending = False
         self.has_failed = False  # some runner did not come up, or died
-        self.versions = 1  # of the target's file
+        self._versions, self._edited_ns = 1, 0  # of the target's file
         self.offset_s = 0.0  # of the wall clock, by its jumps
         self.disk = Disk(self)
         self._is_restarting = False
@@ -270,9 +269,19 @@ class World:
         self._apps = changed(self._apps, self.dice)
         self.note(f"the file is changed: {self._apps}")
 
-    def stamps(self, one: Loaded) -> dict[Path, int]:
-        """Return when the files of a target were changed."""
-        return {Path(one.target): self.versions}
+    @property
+    def versions(self) -> int:
+        """How many there were of the target's file."""
+        return self._versions
+
+    @versions.setter
+    def versions(self, number: int) -> None:
+        self._versions = number
+        self._edited_ns = max(self._edited_ns + 1, int(self.wall_s() * 1e9))
+
+    def stamps(self, apps: Iterable[AppSpec]) -> dict[Path, int]:
+        """Return when the files of some apps were changed."""
+        return {Path(app.file): self._edited_ns for app in apps}
 
     # --- the people ---------------------------------------------------------------------------------------
 
