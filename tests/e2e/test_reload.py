@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.support.server import PATIENCE_S, STARTING_S, data_events, eventually, running_server
+from tests.support.server import PATIENCE_S, STARTING_S, RawStream, data_events, eventually, running_server
 
 SOURCE = """
 import asyncio
@@ -72,6 +72,21 @@ def test_endpoints_and_apps_can_come_and_go(shop):
 
     assert server.post("/me/shop").status == 404
     assert [app["name"] for app in server.request("GET", "/v1/apps").json["apps"]] == ["me/other"]
+
+
+@pytest.mark.parametrize("path", ["/me/shop", "/me/shop/stream", "/queue/me/shop"])
+def test_a_call_whose_app_goes_while_its_body_comes_is_a_404(shop, path):
+    server, file = shop
+    with RawStream(server.port) as call:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+        call.socket.sendall(head.encode() + b"{")
+        file.write_text(SOURCE.replace("me/shop", "me/other"))
+        eventually(lambda: server.post("/me/other").status == 200, "the new app answers")
+        call.socket.sendall(b"}")
+        call.read_until(b'"error_type":"not_found"')
+
+    assert call.bytes.startswith(b"HTTP/1.1 404 ")
+    assert b"The app 'me/shop' is not served any more." in call.bytes
 
 
 def test_an_edit_while_the_file_is_imported_is_served_too(tmp_path):

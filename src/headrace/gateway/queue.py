@@ -103,6 +103,7 @@ class QueueView:
         try:
             body = await read_body(call.receive, call.headers, self.limits, held)
             check_media_type(call.headers, body)
+            self.dispatcher.catalog.pool_of(route.app.name)  # it may be gone: the body took its time
             new = self._new_request(call, route, check_object(body, self.limits))
             id_ = await self._accept_once(call, new)
         finally:

@@ -136,6 +136,12 @@ class Catalog:
         finally:
             await unload(self._untaken)  # a task that is cancelled before its first step never takes it
 
+    def pool_of(self, app: str) -> Pool:
+        """Return where an app's requests go. Raises `RequestError` (404) for one that a reload has taken away."""
+        if (pool := self.pools.get(app)) is None:
+            raise RequestError("not_found", f"The app {app!r} is not served any more.")
+        return pool
+
     async def unload(self) -> None:
         """End the runners of a catalog that is not run."""
         await unload(self._loaded.values())

@@ -117,13 +117,14 @@ class Dispatcher:
             self._meters.shed(1)
             message = "Running requests hold all the memory there is for events; try again."
             raise RequestError("overloaded", message, headers={"Retry-After": "1"})
+        pool = self.catalog.pool_of(route.app.name)  # the file may have been reloaded while the body came
         seen = {name: value for name, value in headers.items() if name in HEADERS_FOR_APPS}
         grace_s = _grace_of(route, headers)
         live = LiveRequest(id_, route, body, headers=seen, limits=self._limits, grace_s=grace_s, owner=owner)
         live.base_url = base_url
         live.on_final.append(self._ended)
         # Before it can end: what cannot wait is refused, and was never alive.
-        self.catalog.pools[route.app.name].submit(live, start_timeout_s=start_timeout_s)
+        pool.submit(live, start_timeout_s=start_timeout_s)
         if not live.is_final:
             self._live[id_] = live
         return live
