@@ -290,12 +290,13 @@ class Fleet:
         if not runner.is_lost:
             await runner.process.stop()
             return
-        pause_s = self._restarts.died(self._now())
-        self._not_before = self._now() + pause_s  # at once: requests that come while it is ended ask for another
+        if pause_s := self._restarts.died(self._now()):
+            self._not_before = self._now() + pause_s  # at once: who comes while it is ended asks for another
         await runner.process.kill()
         story = runner.process.ending if runner.leaving is Leaving.DIED else runner.link.last_words
         _log.error("runner %d of %s is lost: %s", pid, name, story)
-        self._lost(runner, pause_s)
+        if pause_s:
+            self._fail_in_a_crash_loop(runner, pause_s)
 
     def _released(self) -> None:
         self._restarts.served()
@@ -303,15 +304,14 @@ class Fleet:
 
     # --- what goes wrong --------------------------------------------------------------------------------
 
-    def _lost(self, runner: Runner, pause_s: float) -> None:
+    def _fail_in_a_crash_loop(self, runner: Runner, pause_s: float) -> None:
         limits = self._limits
-        if pause_s:
-            self._fail(
-                f"{self.app.file}:{self.app.line}: runners of {self.app.cls} die again and again "
-                f"({limits.crashes_max} in {limits.crash_window_s:g} s, nothing served); {runner.process.ending}",
-                "\n".join(runner.process.output.last_lines),
-                pause_s,
-            )
+        self._fail(
+            f"{self.app.file}:{self.app.line}: runners of {self.app.cls} die again and again "
+            f"({limits.crashes_max} in {limits.crash_window_s:g} s, nothing served); {runner.process.ending}",
+            "\n".join(runner.process.output.last_lines),
+            pause_s,
+        )
 
     def _failed_to_start(self, error: Exception) -> None:
         notes = "\n".join(getattr(error, "__notes__", ()))
