@@ -19,9 +19,13 @@ from typing import Any, Final, NewType
 from headrace.core.errors import RequestError
 from headrace.core.keys import KeyId
 from headrace.core.limits import Limits
+from headrace.core.memory import Budget
 from headrace.core.stored_file import NewFile, StoredPart, path_of
 
 UploadId = NewType("UploadId", str)
+
+#: Whose uploads are where authentication is off: like a key, they have half of the room.
+_NOBODY: Final = KeyId("")
 
 #: Random bytes that `begin` needs: an id, which may be seen, and a key, which may not.
 RANDOM_BYTES: Final = 48
@@ -65,12 +69,16 @@ class Uploads:
         self._open: dict[UploadId, Upload] = {}
         self._finished: dict[UploadId, Upload] = {}  # oldest first
         self._count_by_owner: Counter[KeyId | None] = Counter()
-        self._bytes_by_owner: Counter[KeyId | None] = Counter()
         self._coming_by_owner: Counter[KeyId | None] = Counter()
-        self.bytes_taken = 0  # by all of them: what has come, and is no file yet
+        self._bytes = Budget(limits.uploads_bytes_max)  # what has come, and is no file yet
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def bytes_taken(self) -> int:
+        """Bytes of all of them: what has come, and is no file yet."""
+        return self._bytes.taken
 
     def begin(self, owner: KeyId | None, new: NewFile, *, has_parts: bool, random: bytes, now: float) -> Upload:
         """Promise a file. Raises `RequestError` (429) where its owner has too many unfinished ones."""
@@ -108,19 +116,12 @@ class Uploads:
 
         One key may have half of all there may be, so that no caller can keep the others out.
         """
-        bytes_max = self._limits.uploads_bytes_max
-        if self.bytes_taken + count > bytes_max or self._bytes_by_owner[owner] + count > bytes_max // 2:
+        if not self._bytes.take(owner or _NOBODY, count):
             raise _overloaded("Unfinished uploads take all the room there is for them; try again.")
-        self._bytes_by_owner[owner] += count
-        self.bytes_taken += count
 
     def give_back(self, owner: KeyId | None, count: int) -> None:
         """Count bytes that are a file now, or are gone."""
-        self._bytes_by_owner[owner] -= count
-        self.bytes_taken -= count
-        assert self._bytes_by_owner[owner] >= 0, "more was given back than taken"
-        if not self._bytes_by_owner[owner]:
-            del self._bytes_by_owner[owner]
+        self._bytes.give_back(owner or _NOBODY, count)
 
     def keep_part(self, upload: Upload, number: int, part: StoredPart) -> None:
         """Note a part that is on the disk, in the place of an earlier one with its number.
