@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from headrace.core.limits import Limits
 from headrace.core.spec import AppSpec
+from headrace.supervisor.catalog import Loaded
 from headrace.supervisor.pool import Pool
 from tests.sim.callers import Caller, Wish
 from tests.sim.checks import Checks
@@ -279,9 +280,9 @@ class World:
         self._versions = number
         self._edited_ns = max(self._edited_ns + 1, int(self.wall_s() * 1e9))
 
-    def stamps(self, apps: Iterable[AppSpec]) -> dict[Path, int]:
-        """Return when the files of some apps were changed."""
-        return {Path(app.file): self._edited_ns for app in apps}
+    def stamps(self, one: Loaded) -> dict[Path, int]:
+        """Return when the files of a target were changed."""
+        return {Path(one.target): self._edited_ns}
 
     # --- the people ---------------------------------------------------------------------------------------
 

@@ -37,28 +37,22 @@ class LoadFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A target that a runner has imported, and that runner.
-
-    `stamps` are of its files, as `_stamps` has them. One that was changed since the import began is left out:
-    nobody knows which of its versions was read.
-    """
+    """A target that a runner has imported, and that runner."""
 
     target: str
     process: RunnerProcess
     apps: tuple[AppSpec, ...]
-    stamps: Mapping[Path, int]
+    began_at: float  # by the wall clock: when the import began
 
 
 async def load(target: str, launcher: Launcher, limits: Limits) -> Loaded:
     """Have a runner import a target. Raises `FileFault` or `LoadFault`, and leaves no process behind then."""
-    began_ns = int(time.time() * 1e9)
+    began_at = time.time()
     process = await launcher.start(target)
     try:
         # Not wait_for: until Python 3.12 that loses a cancellation which comes with the answer.
         async with asyncio.timeout(limits.load_timeout_s):
-            apps = await process.link.hello
-        stamps = {file: changed_ns for file, changed_ns in _stamps(apps).items() if changed_ns < began_ns}
-        return Loaded(target, process, apps, stamps)
+            return Loaded(target, process, await process.link.hello, began_at)
     except BaseException as error:
         await process.kill()
         if isinstance(error, RequestError):
@@ -203,10 +197,13 @@ class Catalog:
 
     async def _follow(self, target: str, tasks: asyncio.TaskGroup) -> None:
         """Reload a target each time its files have changed, and have then been left alone for a moment."""
-        served, seen = self._loaded[target].stamps, _stamps(self._loaded[target].apps)
+        one = self._loaded[target]
+        seen = _stamps(one)
+        # Of a file that was changed since the import began nobody knows which version was read.
+        served = {file: changed_ns for file, changed_ns in seen.items() if changed_ns < one.began_at * 1e9}
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            before, seen = seen, _stamps(self._loaded[target].apps)
+            before, seen = seen, _stamps(self._loaded[target])
             if seen != before or seen == served:
                 continue
             served = seen
@@ -249,9 +246,9 @@ class Catalog:
         return needed <= self._launcher.devices.free_for([app.name for app in one.apps])
 
 
-def _stamps(apps: Iterable[AppSpec]) -> Mapping[Path, int]:
-    """Return when each Python file beside those of `apps` was changed: what they import is often there."""
-    folders = {Path(app.file).parent for app in apps}
+def _stamps(one: Loaded) -> dict[Path, int]:
+    """Return when each Python file beside the target's own was changed: what it imports is often there."""
+    folders = {Path(app.file).parent for app in one.apps}
     stamps = {}
     for path in (path for folder in folders for path in folder.glob("*.py")):
         with suppress(OSError):  # gone between the listing and the look
