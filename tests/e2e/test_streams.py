@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.support.memory import settled
 from tests.support.server import ROOT, ZOO, RawStream, data_events, eventually, processes, running_server
 
 #: Says each word when the test releases it.
@@ -387,10 +388,10 @@ def test_a_start_timeout_is_a_504_that_names_the_caller_as_its_author(server):
 def test_a_reader_that_does_not_read_stops_the_model(server):
     with server.open("/zoo/zoo/flood/stream", {"n": 100_000, "name": "unread"}) as stream:
         eventually(lambda: made(server, "unread") > 0, "the model has begun")
-        settled = settle(lambda: made(server, "unread"))
+        events = settled(lambda: made(server, "unread"))
 
         # Window 256 KiB, and at most as much again in each of the two sockets and the transport.
-        assert settled * 1_000 < 4 * 1024 * 1024
+        assert events * 1_000 < 4 * 1024 * 1024
         bystander = server.post("/zoo/zoo", {"n": 2})
         assert bystander.json == {"total": 2}
         del stream
@@ -405,7 +406,7 @@ def test_a_reader_that_takes_nothing_is_ended_and_its_slot_free():
 
 def test_a_slow_reader_gets_every_event_in_the_end(server):
     with server.open("/zoo/zoo/flood/stream", {"n": 3_000, "name": "slow"}) as stream:
-        settle(lambda: made(server, "slow"))
+        settled(lambda: made(server, "slow"))
         stream.read_until(b"0\r\n\r\n")
 
     assert [event["i"] for event in data_events(stream.body)] == list(range(3_000))
@@ -413,16 +414,6 @@ def test_a_slow_reader_gets_every_event_in_the_end(server):
 
 def made(server, name: str) -> int:
     return max((int(note.split()[-1]) for note in server.notes() if note.startswith(f"flood {name} ")), default=0)
-
-
-def settle(value) -> int:
-    """Wait until a value has not changed for half a second."""
-    seen, since = value(), time.monotonic()
-    while time.monotonic() - since < 0.5:
-        time.sleep(0.02)
-        if value() != seen:
-            seen, since = value(), time.monotonic()
-    return seen
 
 
 # --- stopping -----------------------------------------------------------------------------------------------
